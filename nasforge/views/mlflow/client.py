@@ -134,8 +134,12 @@ def experiment_id(client: Any, uri: str) -> str:
     raise TrackingError(f"MLflow's experiment '{name}' can neither be found nor made", kind="failed")
 
 
+_REVISIONS = {"dc11669786a5": "3.17", "f4a9b2c7d1e6": "3.18"}
+"""Revisions of MLflow's tables that `insert_runs` was tested with, and the first MLflow that has them."""
+
+
 class TablesRefused(Exception):
-    """The tables of a database take no runs at once; MLflow's own calls say what is wrong with them."""
+    """The tables of a database take no runs at once: their revision is unknown, or they refuse a value."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ class NewRun:
 def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[str] | None:
     """Insert whole runs into a database in one transaction, which takes a tenth of the time of MLflow's own calls.
 
-    Those are three calls and some forty statements a run. The rows are the same.
+    Those are three calls and some forty statements a run. The rows are the same, in tables of a revision that we know.
 
     Args:
         client: of the store.
@@ -175,13 +179,14 @@ def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[st
         The runs' ids; None, and nothing is written, where the store is a server.
 
     Raises:
-        TablesRefused: the tables are others, or refuse a value; nothing is written.
+        TablesRefused: the tables have another revision, or refuse a value; nothing is written.
+        MlflowException: the database cannot be reached, or breaks off; all runs may be written or none.
     """
     store = client._tracking_client.store
     if getattr(store, "ManagedSessionMaker", None) is None:
         return None
     from mlflow.store.tracking.dbmodels import models
-    from sqlalchemy import insert
+    from sqlalchemy import insert, text
     from sqlalchemy.exc import SQLAlchemyError
 
     place = client.get_experiment(experiment).artifact_location.rstrip("/")
@@ -205,10 +210,18 @@ def insert_runs(client: Any, experiment: str, runs: Sequence[NewRun]) -> list[st
         tables[models.SqlLatestMetric] += latest.values()
     try:
         with store.ManagedSessionMaker(read_only=False) as session:
+            revisions = session.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+            if not _REVISIONS.keys() >= {*revisions}:
+                raise TablesRefused(
+                    f"their revision is {' and '.join(revisions)}, and this version of NASForge knows those of MLflow "
+                    f"{' and '.join(_REVISIONS.values())}"
+                )
             for table, rows in tables.items():
                 if rows:
                     session.execute(insert(table), rows)
     except (MlflowException, SQLAlchemyError, TypeError) as error:
+        if isinstance(error, MlflowException) and error.error_code == "TEMPORARILY_UNAVAILABLE":
+            raise  # the database is away or locked, which says nothing about its tables
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise TablesRefused(hide_secrets(lines[0], client.tracking_uri)[:200]) from None
     return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -53,8 +54,12 @@ from nasforge.views.mlflow.runs import (
     allowed_key,
     plain_text,
 )
+from nasforge.views.mlflow.server import address_of
+from nasforge.views.mlflow.threads import in_threads
 
 _CHUNK = 500
+_SERVER_THREADS = 4
+"""Trials that are sent to a server at a time. Each of its requests waits for the network and for a commit."""
 _BAD_CONTENT = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _REFUSED = (*_BAD_CONTENT, "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _NAMES_SHOWN = 3
@@ -102,6 +107,7 @@ class Delivery:
         self._parent: tuple[str, int] = ("", 0)
         self._open: dict[str, tuple[str, int]] = {}
         self._known: dict[str, tuple[str, int]] = {}  # all runs that this object has seen
+        self._starts: dict[str, int] = {}  # of what is written now, milliseconds since the epoch
         self._notes: list[str] = []
         self._noted: set[str] = set()
         self._sure = False  # whether a run that we have no id of is known not to exist
@@ -110,6 +116,8 @@ class Delivery:
         self._mine: dict[str, Any] = new_ids()
         self._refused: dict[str, str] = {}
         self._renamed: dict[str, str] = {}
+        self._threads = _SERVER_THREADS if address_of(uri) else 1
+        self._counting = threading.Lock()
         with suppress(TrackingError, OSError):  # `deliver` reads them again, and says what is wrong
             self._read_ids()
 
@@ -323,9 +331,9 @@ class Delivery:
             )
         return runs[0].info.run_id, runs[0].info.start_time
 
-    def _create(self, name: str, tags: Mapping[str, str]) -> tuple[str, int]:
-        """Return a new run: its id and start."""
-        info = self._client.create_run(self._experiment, run_name=name, tags=dict(tags)).info
+    def _create(self, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> tuple[str, int]:
+        """Return a new run: its id and start; `start_ms` None for now."""
+        info = self._client.create_run(self._experiment, start_time=start_ms, run_name=name, tags=dict(tags)).info
         if not info.run_id:
             raise TrackingError(
                 f"{self.shown} makes runs without ids, it is no MLflow server", kind="failed", key="tracking_uri"
@@ -334,23 +342,29 @@ class Delivery:
 
     def _flush(self) -> None:
         """Write what is folded; a run that is written leaves the list, so a repetition goes on where this one broke."""
+        # MLflow's page sorts by start, so runs that are written at once start one after the other.
+        first_ms = max(int(1000 * time.time()), max(self._starts.values(), default=0) + 1)
+        self._starts = {key: first_ms + index for index, key in enumerate(self._writes)}
         self._insert()
-        for key in list(self._writes):
-            writes = self._writes[key]
-            try:
-                run = self._parent if key == PARENT else self._run(key, writes)
-                self._write(run, writes)
-            except MlflowException as error:
-                if error.error_code not in _REFUSED:
-                    self._sure = False  # a request without an answer may have been carried out
-                    raise
-                self._refuse(writes.name, "", error)
-            except BaseException:
-                self._sure = False
+        in_threads(self._send, list(self._writes), self._threads)
+
+    def _send(self, key: str) -> None:
+        """Write one run."""
+        writes = self._writes[key]
+        try:
+            run = self._parent if key == PARENT else self._run(key, writes)
+            self._write(run, writes)
+        except MlflowException as error:
+            if error.error_code not in _REFUSED:
+                self._sure = False  # a request without an answer may have been carried out
                 raise
-            if writes.done:
-                self._open.pop(key, None)
-            self._close(key, writes)
+            self._refuse(writes.name, "", error)
+        except BaseException:
+            self._sure = False
+            raise
+        if writes.done:
+            self._open.pop(key, None)
+        self._close(key, writes)
 
     def _insert(self) -> None:
         """Write the trials that have come and gone since the last delivery, all at once where the store can do that."""
@@ -361,7 +375,6 @@ class Delivery:
         }
         if not whole:
             return
-        start_ms = int(1000 * time.time())
         new = [
             NewRun(
                 name=writes.name,
@@ -372,7 +385,7 @@ class Delivery:
                 params=writes.params,
                 metrics={(key, step, start_ms + int(1000 * s)): v for (key, step, s), v in writes.metrics.items()},
             )
-            for writes in whole.values()
+            for start_ms, writes in ((self._starts[key], writes) for key, writes in whole.items())
         ]
         try:
             ids = insert_runs(self._client, self._experiment, new)
@@ -382,8 +395,11 @@ class Delivery:
                 f"MLflow's tables at {self.shown} do not take many runs at once ({error}). The runs of '{self.name}' "
                 "are written one by one, which takes about ten times as long"
             )
+        except BaseException:
+            self._sure = False  # the answer may be lost, and not the runs
+            raise
         for (key, writes), run_id in zip(whole.items(), ids or (), strict=False):
-            self._known[key] = (run_id, start_ms)
+            self._known[key] = (run_id, self._starts[key])
             self._close(key, writes)
 
     def _close(self, key: str, writes: Writes) -> None:
@@ -391,7 +407,8 @@ class Delivery:
         self._renamed.update(writes.renamed)
         self._refused.update({text: text for text in writes.left_out})
         del self._writes[key]
-        self.progress += 1
+        with self._counting:
+            self.progress += 1
 
     def _identity_of(self, writes: Writes) -> dict[str, str]:
         """Return the tags that find a run of this search again."""
@@ -412,7 +429,7 @@ class Delivery:
         existing = None if self._sure and not writes.exists else self._find(identity)
         if existing is None:
             # Tags that come with a new run are one insertion; added later each is a query of its own.
-            existing = self._create(writes.name, {**identity, **SOURCE, **_tags(writes)})
+            existing = self._create(writes.name, {**identity, **SOURCE, **_tags(writes)}, self._starts[key])
             writes.tags.clear()
             if len(writes.architecture) <= TAG_LENGTH:
                 writes.architecture = ""
