@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ __all__ = [
     "MlflowException",
     "NewRun",
     "TablesRefused",
+    "advice",
     "entities",
     "experiment_id",
     "experiment_of_key",
@@ -267,12 +270,40 @@ def save_pyfunc(
     )
 
 
+_STATUS = re.compile(r"error code (\d{3}) |^(\d{3}) (?:Client|Server) Error")
+_CODES = {"UNAUTHENTICATED": 401, "CUSTOMER_UNAUTHORIZED": 401, "PERMISSION_DENIED": 403}
+
+
 def reason(error: Exception, uri: str) -> str:
     """Return the first line of what went wrong at `uri`, short enough for a message and without its secrets."""
     text = hide_secrets(str(error), uri).strip().splitlines()
     line = text[0] if text else type(error).__name__
+    if _status(error) == HTTPStatus.UNAUTHORIZED:
+        return "it refuses the user name or password"
+    if _status(error) == HTTPStatus.FORBIDDEN:
+        return "it refuses this user the permission"
+    if isinstance(error, ModuleNotFoundError):
+        return f"the driver {error.name} is not installed"
     if "Connection refused" in line:
         return "connection refused"
     if "timeout" in line.lower() or "timed out" in line:
         return "it does not answer in time"
     return line[:200]
+
+
+def advice(error: Exception) -> str:
+    """Return what the user must do before MLflow takes a delivery, in the imperative; empty where waiting may help."""
+    if _status(error) == HTTPStatus.UNAUTHORIZED:
+        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if _status(error) == HTTPStatus.FORBIDDEN:
+        return "Ask the server's administrator for the permission to edit"
+    if isinstance(error, ModuleNotFoundError):
+        return f"Install {error.name}, or name another driver in the URI"
+    return ""
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that an error of MLflow's or of an upload comes from; 0 where it names none."""
+    match = _STATUS.search(str(error))
+    named = _CODES.get(str(getattr(error, "error_code", "")), 0)
+    return int(match[1] or match[2]) if match else named

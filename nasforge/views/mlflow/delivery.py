@@ -75,7 +75,7 @@ class Delivery:
         uri: of the store, maybe with a password.
         name: of the search, as MLflow and messages have it.
         shown: the URI without password.
-        progress: number of runs written so far, to show while waiting.
+        progress: number of answers so far; it grows as long as MLflow takes something.
         events: delivered so far by this object, and rows of a fit.
         complained: whether the user knows of trouble.
         end: MLflow's status for a search that ended otherwise than by its budget; empty for one that did not.
@@ -278,6 +278,7 @@ class Delivery:
                 return
             self._begin_again()
         self._experiment, number = experiment_of_key(self._client, self.uri, self.name, self._mine["key"])
+        self._count_answer()
         # A search is called like its experiment, so that no two searches have runs of one name.
         self._runs.name = self.name if number == 1 else f"{self.name} ({number})"
         self._mine["name"] = self._runs.name
@@ -321,6 +322,7 @@ class Delivery:
         """Return the run with these tags: its id and start."""
         condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         runs = self._client.search_runs([self._experiment], condition, max_results=1)
+        self._count_answer()
         if not runs:
             return None
         if not tags.items() <= runs[0].data.tags.items():
@@ -334,6 +336,7 @@ class Delivery:
     def _create(self, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> tuple[str, int]:
         """Return a new run: its id and start; `start_ms` None for now."""
         info = self._client.create_run(self._experiment, start_time=start_ms, run_name=name, tags=dict(tags)).info
+        self._count_answer()
         if not info.run_id:
             raise TrackingError(
                 f"{self.shown} makes runs without ids, it is no MLflow server", kind="failed", key="tracking_uri"
@@ -407,6 +410,9 @@ class Delivery:
         self._renamed.update(writes.renamed)
         self._refused.update({text: text for text in writes.left_out})
         del self._writes[key]
+        self._count_answer()
+
+    def _count_answer(self) -> None:
         with self._counting:
             self.progress += 1
 
@@ -463,6 +469,7 @@ class Delivery:
         batch = {kind: [item for item in items if isinstance(item, type_)] for kind, type_ in kinds.items()}
         try:
             self._client.log_batch(run_id, **batch)
+            self._count_answer()
         except MlflowException as error:
             if error.error_code not in _BAD_CONTENT:
                 raise

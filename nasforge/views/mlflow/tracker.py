@@ -16,7 +16,7 @@ from typing import Any
 from nasforge.core.errors import NasforgeError, TimeOver, TrackingError
 from nasforge.core.events import Event
 from nasforge.core.tracking_uri import tracking_uri
-from nasforge.views.mlflow.client import reason
+from nasforge.views.mlflow.client import advice, reason
 from nasforge.views.mlflow.delivery import Delivery
 from nasforge.views.mlflow.position import destination
 
@@ -72,6 +72,7 @@ class MlflowTracker:
         self._bell = threading.Event()
         self._closing = threading.Event()
         self._trouble = ""
+        self._advice = ""
         self._thread: threading.Thread | None = None
 
     def on_event(self, event: Event) -> None:
@@ -103,10 +104,11 @@ class MlflowTracker:
         left = self._delivery.left()
         if left or stuck:
             trouble = trouble or self._trouble or ("it does not answer in time" if stuck else "")
+            first_step = f"{self._advice} first. " if self._advice else ""
             self._say(
                 f"MLflow at {self._delivery.shown}: {left} events of '{self._delivery.name}' are not delivered"
                 f"{f' ({trouble})' if trouble else ''}. Nothing is lost. {self._delivery.password_note()}"
-                f"This command delivers them: {self._delivery.command()}"
+                f"{first_step}This command delivers them: {self._delivery.command()}"
             )
         for message in (self._delivery.refusal_message(), self._delivery.renaming_message()):
             if message:
@@ -146,7 +148,7 @@ class MlflowTracker:
                         self._say(note)
                     if closing:
                         self._delivery.finish()
-                    self._trouble, pause_s = "", 1.0
+                    self._trouble, self._advice, pause_s = "", "", 1.0
                 except Exception as error:
                     self._complain(error)
                     if closing:
@@ -165,7 +167,13 @@ class MlflowTracker:
         self._delivery.complained = True
         ours = isinstance(error, NasforgeError)
         self._trouble = str(error) if ours else reason(error, self._delivery.uri)
-        if first and not self._closing.is_set():
+        self._advice = advice(error)
+        if first and self._advice:
+            self._say(
+                f"MLflow at {self._delivery.shown}: {self._trouble}. The search goes on, and nothing is lost. "
+                f"{self._advice}, then run: {self._delivery.command()}"
+            )
+        elif first and not self._closing.is_set():
             what = self._trouble if ours else f"it takes nothing at the moment ({self._trouble})"
             self._say(
                 f"MLflow at {self._delivery.shown}: {what}. The search goes on; what is missing is delivered as soon "
@@ -212,7 +220,8 @@ def track(
     except Exception as error:  # whatever a server, a database driver or the network throws
         raise TrackingError(
             f"MLflow at {delivery.shown} takes nothing ({reason(error, delivery.uri)}). {delivery.events} of {before} "
-            "events were delivered; make sure that the server runs, then run the same command to continue",
+            f"events were delivered. {advice(error) or 'Make sure that the server runs'}, then run the same command to "
+            "continue",
             kind="failed",
         ) from None  # the cause may hold the password
     finally:

@@ -24,10 +24,10 @@ from nasforge.views.mlflow.client import MlflowException, NewRun, TablesRefused,
 from nasforge.views.mlflow.tracker import track
 
 
-def facts_of(runs_dir: Path) -> dict[str, Any]:
+def facts_of(runs_dir: Path, uri: str = "") -> dict[str, Any]:
     """All that MLflow has of a search, without ids and moments."""
-    client = client_of(f"sqlite:///{runs_dir}/mlflow.db")
-    parents, children = runs_of(runs_dir)
+    client = client_of(uri or f"sqlite:///{runs_dir}/mlflow.db")
+    parents, children = runs_of(runs_dir, uri)
     facts = {}
     for run in (*parents, *children.values()):
         info, data = run.info, run.data

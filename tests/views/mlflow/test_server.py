@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_journal import mixed, write
+from servers import mlflow_server
 from test_campaigns import content_of as comparison
 from test_fits import ROWS, content_of, finish
 from test_mlflow import client_of
@@ -32,31 +26,8 @@ pytestmark = pytest.mark.slow
 def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[str]:
     place = tmp_path_factory.mktemp("server")
     (place / "store.db").write_bytes(migrated.read_bytes())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {"host": "127.0.0.1", "port": port, "workers": 1, "backend-store-uri": f"sqlite:///{place}/store.db"}
-    options["artifacts-destination"] = f"{place}/artifacts"
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", *words],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        cwd=place,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
-                break
-            time.sleep(0.2)
-            assert process.poll() is None, "the server has ended"
+    with mlflow_server(place, f"sqlite:///{place}/store.db") as address:
         yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
 
 
 def runs_of(uri: str, name: str) -> dict[str, Any]:

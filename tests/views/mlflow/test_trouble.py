@@ -23,6 +23,7 @@ from nasforge.core.events import Asked, Event, Reported, Started, Told
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.views.mlflow.client import MlflowClient, MlflowException
+from nasforge.views.mlflow.delivery import Delivery
 from nasforge.views.mlflow.position import read_ids
 from nasforge.views.mlflow.runs import Runs, Writes, allowed_key, allowed_keys
 from nasforge.views.mlflow.tracker import destination, track
@@ -453,3 +454,55 @@ def test_runs_say_which_names_changed() -> None:
     runs = Runs()
     writes = runs.fold([header(), *reported({"val/top-5/": 1.0})])
     assert writes["trial/0"].renamed == {"val/top-5/": "val/top-5"}
+
+
+# --- servers that are slow, or refuse the user ------------------------------------------------------------------------
+
+
+def test_each_answer_is_progress_before_the_first_run_is_written(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that checks a password on each request answers slowly, and waiting for it is worth while."""
+    answers: list[int] = []
+
+    def flush(self: Delivery) -> None:
+        answers.append(self.progress)
+        raise ConnectionError("enough")
+
+    monkeypatch.setattr(Delivery, "_flush", flush)
+    with raises(TrackingError, "failed", None, "enough"):
+        track(write(runs_dir / "made", mixed(1)))
+    assert answers == [3], "the experiment, the search for its run, the new run"
+
+
+def refusing(status: int, body: str) -> Any:
+    def refuse(self: Any, *args: Any, **content: Any) -> Any:
+        raise MlflowException(
+            f"API request to endpoint /api failed with error code {status} != 200. Response body: '{body}'"
+        )
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("status", "texts"),
+    [
+        (401, ("it refuses the user name or password", "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")),
+        (403, ("it refuses this user the permission", "Ask the server's administrator")),
+    ],
+)
+def test_a_server_that_refuses_the_user(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, status: int, texts: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", refusing(status, "You are not authenticated."))
+    driver = Driver(runs_dir / "made")
+    driver.write(mixed(1))
+    driver.close()
+    assert len(driver.messages) == 2
+    for message in driver.messages:
+        assert all(text in message for text in texts) and "nasforge track made" in message
+        assert "nothing is lost" in message.lower() and "not authenticated" not in message
+    with raises(TrackingError, "failed", None, *texts, "then run the same command"):
+        track(runs_dir / "made")
+    monkeypatch.undo()
+    assert track(runs_dir / "made") == len(mixed(1))
