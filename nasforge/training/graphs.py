@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,8 @@ class Graphs:
                 self._unchanged(),
                 torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False),
             ):
-                recorded: Forward = torch.cuda.make_graphed_callables(  # type: ignore[no-untyped-call,assignment]
+                record: Callable[..., Any] = torch.cuda.make_graphed_callables
+                recorded: Forward = record(
                     _Call(self._network),
                     (inputs.clone(),),
                     allow_unused_input=True,
