@@ -7,7 +7,8 @@ and rejected, written by the package's own journal. Each size has a runs folder 
 and one that runs. The browser is Chromium, the server a process of its own.
 
 * First paint is the browser's own `first-contentful-paint`, counted from the click. "Complete" adds what a page loads
-  afterwards: drawings, importances. It is looked for every 0.3 s.
+  afterwards: drawings, importances. It is looked for every 0.3 s. The
+  server keeps drawings until the journal grows, so the largest of n values is the first, with the computation.
 * A cold server has read nothing yet. It answers after a second with what it has read, and the page says so.
 * An update is one more trial in the running search: the CPU seconds of the server until the page is sent again.
 """

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import socket
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -14,7 +17,7 @@ from nasforge.core.errors import ConfigError
 HOST, PORT = "127.0.0.1", 8501
 _NEEDED = ("fastapi", "uvicorn", "jinja2")
 _END_S = 2
-"""Seconds that open connections have when the server ends."""
+"""Seconds that open connections have when the server ends, and then each page in the making."""
 
 
 def listen(port: int = PORT, host: str = HOST) -> socket.socket:
@@ -80,3 +83,14 @@ def _serve(runs_dir: Path, host: str, listening: socket.socket) -> None:
     # a page that is cut off by the end of the server is no error
     logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
     server.run(sockets=[listening])
+    _stop_drawing()
+
+
+def _stop_drawing() -> None:
+    """End this process if a page is still in the making: Python would wait minutes for its thread."""
+    workers = [thread for thread in threading.enumerate() if thread.name == "AnyIO worker thread"]
+    for thread in workers:
+        thread.join(_END_S)
+    if any(thread.is_alive() for thread in workers):
+        sys.stdout.flush()
+        os._exit(0)

@@ -480,6 +480,37 @@ def test_the_server_ends_while_a_page_listens_for_news(made: Path, ended_by: sig
         server.wait()
 
 
+def test_the_server_ends_while_a_page_is_drawn(made: Path, tmp_path: Path) -> None:
+    drawing = tmp_path / "drawing"
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom nasforge.dashboards import launch, pages\n"
+        f"def slow(view):\n    Path({str(drawing)!r}).touch()\n    time.sleep(600)\n"
+        "pages.importance.importance_drawing = slow\n"
+        "launch.launch(Path(sys.argv[1]), int(sys.argv[2]))\n"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-c", script, str(made.parent), str(port)])
+    try:
+        asked, end = None, time.monotonic() + 120
+        while not drawing.exists():
+            assert server.poll() is None and time.monotonic() < end, "the server did not draw"
+            if asked is None:
+                asked = socket.socket()
+                if asked.connect_ex(("127.0.0.1", port)):
+                    asked.close()
+                    asked = None
+                else:
+                    asked.sendall(b"GET /made/importances HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            time.sleep(0.2)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
 @pytest.mark.browser
 def test_in_chromium_the_pages_draw_and_follow_the_journal(made: Path, tmp_path: Path) -> None:
     program = shutil.which("chromium")
