@@ -354,7 +354,7 @@ def _check_readable(where: str, unreadable: Mapping[str, str], total: int, stric
         return
     some = "; ".join(f"{name}: {reason}" for name, reason in list(unreadable.items())[:3])
     more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-    allowed = "no more than none" if strict else f"at most {MOST_UNREADABLE:.0%}"
+    allowed = "none" if strict else f"at most {MOST_UNREADABLE:.0%}"
     raise DataError(
         f"{where}: {len(unreadable)} of {total} images cannot be read, expected {allowed} ({some}{more}). "
         f"Repair or remove them{', or leave --strict out' if strict else ''}",

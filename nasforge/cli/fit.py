@@ -218,7 +218,7 @@ def _show(content: Mapping[str, Any]) -> None:
     if sentence := more_photos(content):
         output.line(f"{sentence}.")
     tried = f"{content['tried']} candidate{'s' if content['tried'] != 1 else ''}"
-    output.line(f"Tried: {tried}, {content['compared']} of them to the end. Seconds: {content['seconds']:.0f}")
+    output.line(f"Tried {tried}, {content['compared']} of them to the end, in {content['seconds']:.0f} seconds.")
     output.line(f"Network: {content['network']}")
     output.line(f"Exported: {', '.join(content['exported'].values())}")
     output.line(f"Report: {content['report']}")

@@ -272,8 +272,8 @@ def _why_none(split: _Split) -> str:
     expected = f"expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
     if split.level.images:
         return (
-            f"{expected}, got {len(split.level.images)} image(s) directly in it; put them into a folder per class, "
-            "or move them away"
+            f"{expected}, got {len(split.level.images)} image(s) directly in it. Put them into a folder per class; "
+            "`nasforge fit` and `nasforge inspect` also take their classes from a CSV file: --labels FILE"
         )
     others = [file for one in split.classes.values() for file in one.others]
     return f"{expected}, got {_endings(others)}" if others else expected
@@ -281,10 +281,10 @@ def _why_none(split: _Split) -> str:
 
 def _only_one_class(train: _Split, notes: Iterable[str]) -> str:
     (name,) = (name for name, one in train.classes.items() if one.images)
-    text = f"{shown(train.path)}: only one class, '{name}'; there is nothing to tell apart"
+    text = f"{shown(train.path)}: only one class, '{name}', expected two or more"
     nested = train.classes[name].nested
     if len(nested) > 1 or any(inner.casefold() in _SPLIT_OF for inner in nested):
-        text += f". Give {shown(train.path / name)} as data if {_some(nested)} are its classes or splits"
+        text += f". Use {shown(train.path / name)} as data if {_some(nested)} are its classes or splits"
     return "; ".join([text, *notes])
 
 

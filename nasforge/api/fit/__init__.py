@@ -233,6 +233,7 @@ def fit(
     with trust.from_user(say), FitLog(folder, inputs, started) as log:
         last = finished_of(log.entries)
         if last is not None and last["seconds"] >= seconds:
+            say("This fit is complete: nothing is trained. A larger --time continues it.")
             return Fitted.read(folder)
         from nasforge.api.fit.run import run
         from nasforge.api.track import track_results

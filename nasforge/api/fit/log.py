@@ -229,7 +229,9 @@ class FitLog:
         if entry is None:
             value, reason = make()
             entry = self.write("decision", name=name, value=value, reason=reason)
-            plain = "" if isinstance(value, Mapping) else f"{shown(value)}, "
+            plain = (
+                "" if isinstance(value, Mapping) else f"{metric_name(value) if name == 'metric' else shown(value)}, "
+            )
             say(f"{name.replace('_', ' ')}: {plain}{reason}")
         return entry["value"]  # type: ignore[no-any-return]
 
@@ -244,6 +246,11 @@ class FitLog:
         self.close()
 
 
+def metric_name(metric: str) -> str:
+    """Return the name of a metric in sentences: `macro F1` for `f1_macro`."""
+    return {"f1_macro": "macro F1", "loss": "log loss"}.get(metric, metric.replace("_", " "))
+
+
 def shown(value: Any) -> str:
     """Return a decided value as a line of the screen has it."""
     return f"{value:g}" if isinstance(value, float) else str(value).replace("_", " ")
@@ -252,6 +259,12 @@ def shown(value: Any) -> str:
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the inputs that are not the same; one that an older log lacks is None there."""
     return [key for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -266,10 +279,13 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
                 key="name",
             )
     if differing:
-        names = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in differing)
+        changes = ", ".join(
+            f"{key.replace('_', ' ')} {_setting_text(now.get(key))} (was {_setting_text(before.get(key))})"
+            for key in differing
+        )
         raise ConfigError(
-            f"{folder}: a fit of this name was begun with other settings: {cut(names)}. Repeat that command to "
-            "continue it, or use another --name",
+            f"{folder}: this fit began with other settings: {cut(changes)}. Repeat its command to continue it, or use "
+            "another --name",
             kind="changed",
             key="name",
         )

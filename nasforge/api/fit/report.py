@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from nasforge.api.fit.judging import Confusion, confusions
-from nasforge.api.fit.log import shown
+from nasforge.api.fit.log import metric_name, shown
 from nasforge.api.fit.rows import METRICS, more_photos, warnings_on
 from nasforge.exporters.network_folder import load
 from nasforge.tasks.task import Answers
@@ -93,7 +93,7 @@ def _protocol(work: Work, content: Mapping[str, Any]) -> str:
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
         f"{content['compared']} that were trained to the end, of {content['tried']} that were tried, by "
-        f"{content['metric'].replace('_', ' ')}: {content['reason']}. "
+        f"{metric_name(content['metric'])}: {content['reason']}. "
         f"test: {split['test']} images, opened after the choice, once per row.{again}"
     )
 

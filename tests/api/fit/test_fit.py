@@ -80,6 +80,13 @@ def test_yardsticks_are_rows_and_never_the_winner(fitted):
     assert all(row.test and row.val for row in fitted.leaderboard)
 
 
+def test_the_best_baseline_on_the_screen_is_the_best_of_the_table(fitted, messages):
+    (line,) = (line for line in messages if line.startswith("best baseline: "))
+    name, _, value = line.removeprefix("best baseline: ").rpartition(" accuracy ")
+    baselines = {row.name: row.val["accuracy"] for row in fitted.leaderboard if row.kind in ("majority", "sklearn")}
+    assert f"{max(baselines.values()):.3f}" == value == f"{baselines[name.rstrip(',')]:.3f}"
+
+
 def test_the_choice_is_on_record_before_the_test_split_is_opened(fitted):
     kinds = [entry["kind"] for entry in entries(fitted)]
     assert kinds.index("chosen") < kinds.index("opened") < kinds.index("tested") < kinds.index("finished")
@@ -108,8 +115,10 @@ def test_the_page_needs_no_other_file(fitted):
 
 def test_a_finished_fit_is_printed_again_and_nothing_is_done(fitted, place):
     before = (fitted.folder / FIT).read_bytes()
-    again = nasforge.fit(place / "few.npz", **settings(place))
+    lines = []
+    again = nasforge.fit(place / "few.npz", **settings(place), say=lines.append)
     assert again.content == fitted.content and (fitted.folder / FIT).read_bytes() == before
+    assert len(lines) == 1 and "--time" in lines[0]
 
 
 def test_a_plan_repeats_the_decisions(fitted, place, tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def test_an_unfinished_line_is_cut_off(tmp_path):
 def test_other_inputs_are_refused_by_name(tmp_path):
     with opened(tmp_path) as log:
         log.write("yardsticks", rows=[])
-    with raises(ConfigError, "changed", "name", "constraints", "--name"):
+    with raises(ConfigError, "changed", "name", "constraints none (was flops<=40M)", "--name"):
         opened(tmp_path, {**INPUTS, "constraints": []})
     opened(tmp_path).close()
 
