@@ -132,7 +132,7 @@ def retrain(
         )
     track_results(folder, uri, say)
     _print(finalists)
-    line(f"The first is now {folder / 'best'}")
+    line(f"The first network is now {folder / 'best'}")
     return Outcome({"experiment": folder.name, **finalists.to_json(), "best": str(folder / "best")})
 
 

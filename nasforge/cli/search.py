@@ -239,7 +239,7 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
             else []
         ),
         ("workers", str(estimate.workers)),
-        ("expected in all", f"{seconds_text(estimate.seconds)} with the pruner off; it saves a part of that"),
+        ("expected in all", f"{seconds_text(estimate.seconds)} without the pruner, which saves part of it"),
     ]
     if estimate.supernets:
         count = f"{estimate.supernets} supernets to begin with" if estimate.supernets > 1 else "one to begin with"

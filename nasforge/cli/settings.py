@@ -10,7 +10,16 @@ from nasforge.core.command_line import command_for, quoted, runs_dir_option
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.core.goals import OPTIMUM
 from nasforge.core.paths import whole_path
-from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, campaigns_in, experiment_of, experiments_in, fits_in
+from nasforge.experiment.journal import (
+    FIT,
+    JOURNAL,
+    SEARCH,
+    campaigns_in,
+    experiment_of,
+    experiments_in,
+    fit_of,
+    fits_in,
+)
 from nasforge.settings.experiment import DEFAULTS, Named, check_name, load_settings, suited_evaluator
 from nasforge.settings.values import data_of
 from nasforge.settings.yaml_file import Document, parse_value
@@ -194,6 +203,12 @@ def fit_folder(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the fit of this name; None where there is no fit, but maybe an experiment."""
     folder = whole_path(runs_dir) / check_name(name)
     return folder if (folder / FIT).is_file() else None
+
+
+def search_name(folder: Path) -> str:
+    """Return the name of an experiment as `nasforge show` takes it: `FIT/search` for the search of a fit."""
+    fit = fit_of(folder)
+    return folder.name if fit is None else f"{fit.name}/{SEARCH}"
 
 
 def campaign_of(name: str, runs_dir: Path) -> list[Path]:

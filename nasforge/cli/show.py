@@ -23,7 +23,7 @@ from nasforge.cli.output import (
     table,
     trial_json,
 )
-from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data
+from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data, search_name
 from nasforge.cli.summary import print_summary
 from nasforge.cli.trial import repeat_trial, show_log, show_trial
 from nasforge.core.command_line import command_for
@@ -132,7 +132,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
     times = standing(reader)
     if times:
         line(f"{reader.standing.capitalize()}: {times}.")
-    print_summary(state, top)
+    print_summary(state, top, name=search_name(reader.folder), standing=reader.standing)
     failures = tables.failures(state)
     if failures:
         rows = []
