@@ -22,6 +22,7 @@ from nasforge.core.trial import Trial
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.journal import fit_of, has_begun
 from nasforge.experiment.state import State, load_state
 from nasforge.settings.experiment import ExperimentConfig, Named, check_name, resolve
 from nasforge.settings.space_file import load_recipe
@@ -199,6 +200,9 @@ def _config_after(
                 f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}", kind="conflict", key=key
             )
     config = source.config.with_data_at(data)
+    fit = fit_of(folder)
+    if fit is not None and not has_begun(fit / f"{config.name}-tuned"):  # earlier versions put it into the fit's folder
+        config = replace(config, name=fit.name, runs_dir=fit.parent.absolute())
     if data and config.data and load_data(config.data).fingerprint != source.header.data_hash:
         raise JournalError(
             f"{config.data.source}: not the data of '{config.name}'; give those that it was searched on",

@@ -299,7 +299,7 @@ def decision_rows(space: SearchSpace) -> list[dict[str, str]]:
     for decision, condition in _walk(space.decisions, ""):
         value = space.default_of(decision.key)
         default = f"{value:.4g}" if isinstance(value, float) else str(value)
-        kind = (re.sub(r"\d+", "#", decision.key), domain_text(decision.domain), re.sub(r"\d+", "#", condition))
+        kind = (re.sub(r"\d+", "#", decision.key), domain_text(decision.domain), condition)
         rows.setdefault(kind, []).append((decision.key, default))
     table_rows = []
     for (pattern, domain, condition), members in rows.items():

@@ -211,6 +211,11 @@ def _reported(tuned: Tuned) -> Outcome:
         decided = {key for trial in shown if trial.architecture for key in trial.architecture.train}
         if decided == set(best.architecture.train):
             columns = ("trial", *keys, *best.architecture.train)
+            same = [place for place in range(1 + len(keys), len(columns)) if len({row[place] for row in rows}) == 1]
+            if same and len(rows) > 1:
+                output.line(f"In all rows: {', '.join(f'{columns[place]} {rows[0][place]}' for place in same)}.")
+                rows = [[cell for place, cell in enumerate(row) if place not in same] for row in rows]
+                columns = tuple(column for place, column in enumerate(columns) if place not in same)
         else:  # conditional decisions differ from trial to trial
             columns, rows = ("trial", *keys), [row[: 1 + len(keys)] for row in rows]
         output.table(title, columns, rows, left=("trial",))

@@ -78,6 +78,26 @@ def test_the_best_network_gets_a_better_recipe(place):
     assert len(again.state.trials) == 17 and again.begun == tuned.begun  # the same command goes on
 
 
+def test_the_tuning_of_a_fit_lies_next_to_it_and_has_its_name(place):
+    searched(place, runs_dir=place / "runs" / "cells", name="search")
+    (place / "runs" / "cells" / "fit.jsonl").write_text("")
+    tuned = nasforge.tune("runs/cells/search", budget={"trials": 1}, say=lambda text: None)
+    assert tuned.config.folder == place / "runs" / "cells-tuned" and tuned.state.name == "cells-tuned"
+
+
+def test_columns_with_one_value_become_a_line(place, capfd):
+    searched(place)
+    assert cli.main(["tune", "first", "--recipe", str(_fixed_momentum(place)), "--max-trials", "3"]) == 0
+    out = capfd.readouterr().out
+    assert "In all rows: momentum 0.9." in out and "learning_rate" in out
+
+
+def _fixed_momentum(place):
+    text = "name: r\ndecisions:\n  train:\n    learning_rate: {float: [0.01, 0.5]}\n    momentum: [0.9]\n"
+    (place / RATES).write_text(text)
+    return place / RATES
+
+
 def test_another_network_another_recipe_another_sampler(place):
     searched(place)
     (place / RATES).write_text(
