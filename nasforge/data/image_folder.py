@@ -292,7 +292,7 @@ def _why_none(split: _Split) -> str:
 
 def _only_one_class(train: _Split, notes: Iterable[str]) -> str:
     (name,) = (name for name, one in train.classes.items() if one.images)
-    text = f"{shown(train.path)}: only one class, '{name}', expected two or more"
+    text = f"{shown(train.path)}: only one class, '{name}', expected two or more. Make a folder for each class"
     nested = train.classes[name].nested
     if len(nested) > 1 or any(inner.casefold() in _SPLIT_OF for inner in nested):
         text += f". Use {shown(train.path / name)} as data if {_some(nested)} are its classes or splits"

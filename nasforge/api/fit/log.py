@@ -7,6 +7,7 @@ between two sessions).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
-from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.errors import ConfigError, JournalError, NasforgeError
 from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone
 
 SCHEMA = 1
@@ -242,7 +243,12 @@ class FitLog:
     def __enter__(self) -> FitLog:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        refused = kind is not None and issubclass(kind, NasforgeError)
+        if refused and all(entry["kind"] == "begun" for entry in self.entries):  # the data cannot be used
+            (self.folder / FIT).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other files lie there
+                self.folder.rmdir()
         self.close()
 
 
