@@ -146,7 +146,7 @@ def fit(
     output.next_commands(
         [
             command_for(fitted.folder, "predict", "image.jpg"),
-            command_for(fitted.folder, "show"),
+            command_for(fitted.folder, "report", "--open"),
         ]
     )
     return Outcome(content)
@@ -209,7 +209,10 @@ def _show(content: Mapping[str, Any]) -> None:
                 "" if row["flops"] is None else f"{row['flops']:,.0f}",
             ]
         )
-    title = f"val: {where}; test: {split['test']} images, opened after the choice; * the winner"
+    opened = (
+        "seen before, by an earlier choice of this fit" if content["test_seen_before"] else "opened after the choice"
+    )
+    title = f"val: {where}; test: {split['test']} images, {opened}; * the winner"
     judged = (f"val {_SHORT[metric]}",) if metric else ()
     columns = ("row", "val accuracy", *judged, "test accuracy", "95 %", "test balanced", "test macro F1")
     columns += ("params", "flops")
