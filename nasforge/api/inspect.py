@@ -292,8 +292,8 @@ def _inspected(
     near = _sets(len(looks), near_duplicates(looks))
     if near and len(max(near, key=len)) > max(_LEAST_GROUPS, _MOST_ALIKE * len(looks)):
         notes.append(
-            f"{where}: {len(max(near, key=len))} of {len(looks)} images look alike, so near duplicates cannot be told; "
-            "only equal images are kept together. If images come from patients or videos, give --group-column"
+            f"{where}: {len(max(near, key=len))} of {len(looks)} images look alike, so near duplicates cannot be "
+            "detected; only equal images are kept together. If images come from patients or videos, set --group-column"
         )
         near = []
     groups = _groups(images, same, near)

@@ -170,7 +170,7 @@ def _show_unfinished(folder: Path, entries: Sequence[Mapping[str, Any]]) -> Outc
     running = is_locked(folder / FIT)
     used = float(entries[-1]["used"]) if entries else 0.0
     decisions = {entry["name"]: entry["reason"] for entry in entries if entry["kind"] == "decision"}
-    ends = "It is running." if running else "It has not come to its end. Repeat its command to continue it."
+    ends = "It is running." if running else "It has not finished. Repeat its command to continue it."
     output.line(f"{folder.name}: a fit, {used:.0f} seconds of work so far. {ends}", "bold")
     for name, reason in decisions.items():
         output.line(f"{name.replace('_', ' ')}: {reason}")

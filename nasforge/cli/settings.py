@@ -24,7 +24,7 @@ from nasforge.settings.experiment import DEFAULTS, Named, check_name, load_setti
 from nasforge.settings.values import data_of
 from nasforge.settings.yaml_file import Document, parse_value
 
-WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
+WHICH_DATA = "no data. Set --data to a name such as digits, a .npz file or a folder of images"
 PARTS = ("strategy", "tune", "pruner", "evaluator", "runner")
 _NOTHING: Mapping[str, Any] = {}
 _MAPPINGS = ("recipe", "data", "budget")
@@ -66,7 +66,7 @@ def settings_of(
         merged, document = load_settings(file)
     if space is None and "space" not in merged:
         raise ConfigError(
-            "which search space? Give a YAML file or a shipped name: nasforge search tiny --data digits",
+            "no search space. Name a YAML file or a shipped space: nasforge search tiny --data digits",
             kind="missing",
             key="space",
         )
@@ -168,12 +168,12 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
         )
     if part not in allowed:
         raise ConfigError(
-            f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}", kind="unknown", key=part
+            f"--set '{text}': '{part}' has no options; {did_you_mean(part, allowed)}", kind="unknown", key=part
         )
     if part in PARTS:
         if part == "tune" and merged.get(part) is None:
             raise ConfigError(
-                f"--set '{text}': say which strategy searches the recipe: --tune optuna", kind="missing", key="tune"
+                f"--set '{text}': no strategy searches the recipe. Name it: --tune optuna", kind="missing", key="tune"
             )
         strategy = Named.parse(merged.get("strategy", defaults["strategy"]), "strategy").name
         default = suited_evaluator(strategy) if part == "evaluator" else defaults.get(part)

@@ -35,24 +35,24 @@ def print_summary(state: State, top: int = 5, *, name: str = "", standing: str =
     if best is not None and missed:
         costs = [f"{t.metric.removeprefix('cost/')} {metric_text(t.metric, best.metrics[t.metric])}" for t in missed]
         limits = ", ".join(map(str, state.targets))
-        line(f"None of them meets {limits}: the best has {', '.join(costs)}", style="yellow")
+        line(f"No trial meets {limits}: the best has {', '.join(costs)}", style="yellow")
     if best is not None and isinstance(best.proposal, Measure) and best.proposal.weights and not _epochs(best):
         line(
-            "They were measured on the supernet's weights; none is trained for itself yet. That begins after as many "
-            "as strategy.measures says: go on with a larger budget, or retrain the best",
+            "These scores use supernet weights; no network has been trained from scratch yet. That begins after "
+            "strategy.measures trials: raise the budget, or retrain the best",
             style="yellow",
         )
 
 
 def _print_goal(state: State) -> None:
-    """Return whether the search has reached what its budget's `until` says."""
+    """Print whether the search has reached the values of its budget's `until`."""
     goals = [f"{goal} {metric_text(goal.metric, value)}" for goal, value in state.budget.goals.items()]
     if not goals:
         return
     if state.reached_by is not None:
         line(f"Reached by trial {state.reached_by}: {', '.join(goals)}.", style="bold")
     elif state.spent:
-        line(f"Not reached within the budget: {', '.join(goals)}. A larger one goes on.", style="yellow")
+        line(f"Not reached within the budget: {', '.join(goals)}. A larger budget continues it.", style="yellow")
 
 
 def _epochs(trial: Trial) -> int:

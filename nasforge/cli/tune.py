@@ -163,10 +163,13 @@ def tune(
         model_options = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
         if model_options:
             raise ConfigError(
-                f"{', '.join(model_options)}: the experiment has its own; only with --model", kind="conflict"
+                f"{', '.join(model_options)}: these options need --model. Leave them out for an experiment",
+                kind="conflict",
             )
     elif trial is not None or arch is not None:
-        raise ConfigError("--trial, --arch: networks of an experiment; leave them out with --model", kind="conflict")
+        raise ConfigError(
+            "--trial and --arch choose a network of an experiment. Leave them out with --model", kind="conflict"
+        )
     else:
         if data is None:
             raise ConfigError(WHICH_DATA, kind="missing", key="data")
@@ -222,10 +225,10 @@ def _reported(tuned: Tuned) -> Outcome:
     else:
         output.line("No trial finished.", style="yellow")
     if tuned.gained is not None:
-        output.line(f"Gained over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training of each.", style="bold")
+        output.line(f"Gain over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training each.", style="bold")
     if tuned.changed:
         differences = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
-        output.line(f"The first recipe differs from the one that the network had: {differences}.")
+        output.line(f"The first recipe differs from the network's own recipe: {differences}.")
     folder = tuned.config.folder
     output.next_commands([command_for(folder, "show"), *(output.commands_after(folder, state) if best else ())])
     first = output.trial_json(tuned.begun, unit_of(state)) if tuned.begun else None

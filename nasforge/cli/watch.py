@@ -103,7 +103,7 @@ class Watch:
         if isinstance(event, Told) and event.result.metrics.get("alphas/collapsed"):
             self.say(
                 f"trial {event.number}: the supernet's alphas collapsed to options without weights, so its training "
-                "was ended early. What it stands for is likely poor: try gdas or drnas, fewer epochs, or "
+                "ended early. The derived networks are probably poor. Try gdas or drnas, fewer epochs, or "
                 "strategy.warmup_epochs"
             )
         if self._live is not None:

@@ -199,7 +199,7 @@ def test_rerun_compares_and_its_exit_code_tells(place, capfd, monkeypatch):
     [
         (("search", "nowhere", "--data", "digits"), "no search space 'nowhere'"),
         (("search", "nested.yaml", "--data", "digit"), "did you mean 'digits'"),
-        (("search",), "which search space"),
+        (("search",), "no search space"),
         (("search", "nested.yaml", "--images", "100"), "which data"),
         (("search", "tiny", "--data", "digits", "--objective", "val/acuracy"), "did you mean 'val/accuracy'"),
         ((*SEARCH, "--constraint", "flops<40M"), "flops<=40M"),
@@ -464,7 +464,7 @@ def test_networks_that_were_measured_on_a_supernet_alone_are_said_to_be(tmp_path
     for event in (Asked(0, measure), Checked(0, {}, "accepted"), Started(0, 1), told):
         state.apply(event)
     print_summary(state)
-    assert ("none is trained for itself yet" in capfd.readouterr().out) == (epochs == 0)
+    assert ("no network has been trained from scratch yet" in capfd.readouterr().out) == (epochs == 0)
 
 
 def test_targets_that_nothing_meets_are_said(place, capfd):
@@ -485,10 +485,10 @@ def test_targets_that_nothing_meets_are_said(place, capfd):
     )
     two = (*search, "--max-trials", 2)
     code, out, _ = nasforge_(capfd, *two, "--name", "small", "--target", "params<=1k")
-    assert code == 0 and "None of them meets params<=1000: the best has params 5.0k" in " ".join(out.split())
+    assert code == 0 and "No trial meets params<=1000: the best has params 5.0k" in " ".join(out.split())
     code, out, _ = nasforge_(capfd, "show", "small", "--json")
     assert (json.loads(out)["targets"], json.loads(out)["targets_met"]) == (["params<=1000"], False)
     code, out, _ = nasforge_(capfd, *two, "--name", "large", "--target", "params<=3k")
-    assert code == 0 and "None of them meets" not in out
+    assert code == 0 and "No trial meets" not in out
     code, out, _ = nasforge_(capfd, "show", "large", "--json")
     assert json.loads(out)["targets_met"] is True and json.loads(out)["best"]["metrics"]["cost/params"] == 2000

@@ -76,9 +76,7 @@ class Fitted:
         folder = Path(folder).absolute()
         finished = finished_of(entries_of(folder))
         if finished is None:
-            raise JournalError(
-                f"{folder}: this fit has not come to its end. Repeat its command to continue it", kind="empty"
-            )
+            raise JournalError(f"{folder}: this fit has not finished. Repeat its command to continue it", kind="empty")
         return Fitted(folder, _with_places(folder, finished["content"]))
 
     @property
