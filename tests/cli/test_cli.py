@@ -200,7 +200,7 @@ def test_rerun_compares_and_its_exit_code_tells(place, capfd, monkeypatch):
         (("search", "nowhere", "--data", "digits"), "no search space 'nowhere'"),
         (("search", "nested.yaml", "--data", "digit"), "did you mean 'digits'"),
         (("search",), "no search space"),
-        (("search", "nested.yaml", "--images", "100"), "which data"),
+        (("search", "nested.yaml", "--images", "100"), "no data"),
         (("search", "tiny", "--data", "digits", "--objective", "val/acuracy"), "did you mean 'val/accuracy'"),
         ((*SEARCH, "--constraint", "flops<40M"), "flops<=40M"),
         ((*SEARCH, "--strategy", "evolutoin"), "did you mean 'evolution'"),

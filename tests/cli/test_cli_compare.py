@@ -94,7 +94,7 @@ def test_a_dead_server_loses_nothing(place: Path, capfd: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare"], "what is to be compared"),
+        (["compare"], "compare: no experiments"),
         (["compare", "nothing"], "no experiment 'nothing'"),
         (["compare", "x", "--seeds", "3"], "seeds: only for a campaign"),
         ([*CAMPAIGN, "--strategies", "evolutoin"], "did you mean 'evolution'"),

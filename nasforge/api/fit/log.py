@@ -230,9 +230,8 @@ class FitLog:
         if entry is None:
             value, reason = make()
             entry = self.write("decision", name=name, value=value, reason=reason)
-            plain = (
-                "" if isinstance(value, Mapping) else f"{metric_name(value) if name == 'metric' else shown(value)}, "
-            )
+            text = metric_name(str(value)) if name == "metric" else shown(value)
+            plain = "" if isinstance(value, Mapping) else f"{text}, "
             say(f"{name.replace('_', ' ')}: {plain}{reason}")
         return entry["value"]  # type: ignore[no-any-return]
 

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 import nasforge
 from nasforge.api.fit import Fitted, _name_of, log
 from nasforge.cli.app import main
+from nasforge.cli.fit import _show as print_fit
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
 from nasforge.experiment.journal import FIT
 from nasforge.experiment.state import load_state
@@ -217,6 +218,12 @@ def test_ctrl_c_loses_nothing(place, tmp_path, monkeypatch, fitted):
         with pytest.raises(KeyboardInterrupt):
             nasforge.fit(place / "few.npz", **settings(tmp_path))
     assert nasforge.fit(place / "few.npz", **settings(tmp_path)).content["winner"] == fitted.content["winner"]
+
+
+def test_the_table_says_whether_the_test_split_was_seen_before(fitted, capfd):
+    for again, words in ((False, "opened after the choice"), (True, "seen before")):
+        print_fit({**fitted.content, "test_seen_before": again})
+        assert words in capfd.readouterr().out
 
 
 def test_more_time_searches_on_and_says_that_the_test_split_was_seen(fitted, place, tmp_path):
