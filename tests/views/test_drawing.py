@@ -88,9 +88,9 @@ def test_a_trial_is_drawn_by_the_command(tmp_path, capfd, monkeypatch):
     assert cli.main(["show", "first", "--draw", "net.html"]) == 2
     assert "--draw draws the network of one trial. Choose it with --trial N" in capfd.readouterr().err
     assert cli.main(["show", "first", "--trial", "0", "--rerun", "--draw", "net.html"]) == 2
-    assert "one at a time" in capfd.readouterr().err
+    assert "Use one of them" in capfd.readouterr().err
     assert cli.main(["show", "first", "--trial", "0", "--importance"]) == 2
-    assert "one at a time" in capfd.readouterr().err
+    assert "Use one of them" in capfd.readouterr().err
 
 
 def test_a_comparison_draws_the_best_of_each(tmp_path, monkeypatch):
