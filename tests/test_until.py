@@ -86,7 +86,7 @@ def test_until_the_optimum_of_a_table(tmp_path, evaluator, settings, metric, bes
     ("until", "settings", "says"),
     [
         ({"val/accuracy": 0.96}, {}, "the best in the table is 0.95"),
-        ({"val/acuracy": 0.9}, {}, "does not say whether"),
+        ({"val/acuracy": 0.9}, {}, "direction is unknown"),
         ({"max:val/acuracy": 0.9}, {}, "'val/acuracy' is not measured; did you mean 'val/accuracy'"),
         ({"val/accuracy": "high"}, {}, "needs a number"),
         ({"val/accuracy": True}, {}, "needs a number"),
@@ -106,7 +106,7 @@ def test_mistakes(tmp_path, until, settings, says):
 
 def test_an_evaluator_without_a_table_has_no_optimum(tmp_path):
     config = resolve({"space": "tiny", "data": "digits", "budget": {"until": "optimum"}, "runs_dir": tmp_path})
-    with pytest.raises(ConfigError, match=r"is no table.*--until val/accuracy=VALUE"):
+    with pytest.raises(ConfigError, match=r"is not a table.*--until val/accuracy=VALUE"):
         search(config)
 
 

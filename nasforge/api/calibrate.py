@@ -80,8 +80,8 @@ def configured(
     ladder = tuple(rung for rung in config.ladder if not rung.proxies)
     if len(ladder) < 2:
         raise ConfigError(
-            "calibrate compares the rungs of a ladder, and this one has only its end: --epochs 9 makes the ladder "
-            "1, 3, 9; --config takes one of your own",
+            "calibrate compares the rungs of a ladder, and this ladder has only one. Set --epochs 9 for the ladder "
+            "1, 3, 9, or write your own ladder into a file for --config",
             kind="missing",
             key="epochs",
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from nasforge.api.predict import Predictor, image_files, place_of, predictor
 from nasforge.core.errors import ConfigError, DataError, ExportError, did_you_mean
 from nasforge.data.image_data import load_data
-from nasforge.data.image_file import read_image
+from nasforge.data.image_file import read_image, why_unreadable
 from nasforge.experiment.journal import JOURNAL, SEARCH
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import Network, replaced_folder
@@ -101,6 +101,7 @@ def explain(
     out: str | Path | None = None,
     runs_dir: str | Path = "runs",
     trust: bool = False,
+    skip: Callable[[Path, str], None] | None = None,
 ) -> list[Explanation]:
     """Compute and store what a network sees in images.
 
@@ -112,9 +113,11 @@ def explain(
         out: folder of the pictures; None: `explained` in the folder of the fit or the experiment.
         runs_dir: folder of fits and experiments.
         trust: you agree to run the builder that a network folder names, see `nasforge.load`.
+        skip: called with each file that cannot be read and the reason, and the others are explained; None: such a
+            file is an error.
 
     Returns:
-        An explanation for each image.
+        An explanation for each image that can be read.
 
     Raises:
         ConfigError: the network has no such class, or more than 64 images are named.
@@ -136,16 +139,25 @@ def explain(
         raise ConfigError(f"explain: the network has no class '{class_name}'; {hint}", kind="unknown", key="class")
     owner = place.parent if place.name == "best" else place
     folder = (owner / FOLDER if out is None else Path(out)).absolute()
-    pictures = _files(reader, images) if images else _from_validation(reader, owner)
+    pictures = _files(reader, images, skip) if images else _from_validation(reader, owner)
     return [_explain_one(reader, network, folder, name, truth, pixels, class_name) for name, truth, pixels in pictures]
 
 
-def _files(reader: Predictor, images: Sequence[str | Path]) -> Iterator[tuple[str, str | None, np.ndarray]]:
+def _files(
+    reader: Predictor, images: Sequence[str | Path], skip: Callable[[Path, str], None] | None
+) -> Iterator[tuple[str, str | None, np.ndarray]]:
     files = list(image_files(images))
     if len(files) > MOST:
         raise ConfigError(f"explain: got {len(files)} images, expected at most {MOST}; name fewer", kind="range")
     for file in files:
-        yield str(file), None, read_image(file, reader.rule, reader.shape[1:]).pixels
+        try:
+            pixels = read_image(file, reader.rule, reader.shape[1:]).pixels
+        except DataError as error:
+            if skip is None:
+                raise
+            skip(file, why_unreadable(file, error))
+            continue
+        yield str(file), None, pixels
 
 
 def _from_validation(reader: Predictor, owner: Path) -> Iterator[tuple[str, str | None, np.ndarray]]:

@@ -59,7 +59,7 @@ class Forecast:
         epochs: of such a trial; 0 where the evaluator reports none.
         trials: of the budget, or as many as the strategy or a small space has; infinite where another limit is set.
         workers: trials that run at the same time.
-        seconds: of the whole search with the pruner off, as long as the budget lets it.
+        seconds: of the whole search without the pruner, within the budget.
         supernets: trainings of a supernet that the strategy begins with, trials of the budget; `enas` asks for more.
         supernet_seconds: of one of them.
         piece: what a trial is on average of one to the last rung, where trials go on from each other's checkpoints.

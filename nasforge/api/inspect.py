@@ -292,8 +292,8 @@ def _inspected(
     near = _sets(len(looks), near_duplicates(looks))
     if near and len(max(near, key=len)) > max(_LEAST_GROUPS, _MOST_ALIKE * len(looks)):
         notes.append(
-            f"{where}: {len(max(near, key=len))} of {len(looks)} images look alike, so near duplicates cannot be told; "
-            "only equal images are kept together. If images come from patients or videos, give --group-column"
+            f"{where}: {len(max(near, key=len))} of {len(looks)} images look alike, so near duplicates cannot be "
+            "detected; only equal images are kept together. If images come from patients or videos, set --group-column"
         )
         near = []
     groups = _groups(images, same, near)
@@ -354,7 +354,7 @@ def _check_readable(where: str, unreadable: Mapping[str, str], total: int, stric
         return
     some = "; ".join(f"{name}: {reason}" for name, reason in list(unreadable.items())[:3])
     more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-    allowed = "no more than none" if strict else f"at most {MOST_UNREADABLE:.0%}"
+    allowed = "none" if strict else f"at most {MOST_UNREADABLE:.0%}"
     raise DataError(
         f"{where}: {len(unreadable)} of {total} images cannot be read, expected {allowed} ({some}{more}). "
         f"Repair or remove them{', or leave --strict out' if strict else ''}",

@@ -60,7 +60,7 @@ def _row(folder: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]
 def _fit(folder: Path) -> dict[str, Any]:
     entries = entries_of(folder)
     if not entries:
-        raise JournalError(f"{folder / FIT}: the log is empty; the fit has not begun", kind="empty")
+        raise JournalError(f"{folder / FIT}: the log is empty, so the fit has not started", kind="empty")
     finished = finished_of(entries)
     state = _state([folder / FIT], finished is not None)
     row: dict[str, Any] = {"state": state, "started": float(entries[0]["at"])}

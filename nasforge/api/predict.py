@@ -143,25 +143,30 @@ def place_of(model: str | Path, runs_dir: Path) -> Path:
     """Return the network folder or the ONNX file that `model` names: in `runs_dir` first, then as a path."""
     folders = list(dict.fromkeys((runs_dir / model, Path(model))))
     for folder in folders:
-        for place in (folder, folder / "best"):
-            if (place / DESCRIPTION).is_file():
-                return place
-        for file in (folder, folder / _ONNX, folder / "exported" / _ONNX):
-            if file.is_file() and file.suffix == onnx.SUFFIX:
-                return file
+        if place := _network_in(folder):
+            return place
     if there := [folder for folder in folders if folder.exists()]:
         raise ExportError(
             f"{shown(there[0])}: there is no trained network, expected {DESCRIPTION}, best/{DESCRIPTION} or {_ONNX}. "
             "Wait until the search has a best trial, or name another folder",
             kind="missing",
         )
-    names = [place.name for place in runs_dir.iterdir() if place.is_dir()] if runs_dir.is_dir() else []
+    names = [folder.name for folder in sorted(runs_dir.glob("*/")) if _network_in(folder)]
     raise ExportError(
         f"there is no network '{model}': expected a name in {runs_dir}, a network folder or an exported folder; "
         f"{did_you_mean(str(model), names)}",
         kind="unknown",
         key="model",
     )
+
+
+def _network_in(folder: Path) -> Path | None:
+    """Return the network folder or the ONNX file in `folder`, or `folder` itself if it is one; None: there is none."""
+    for place in (folder, folder / "best"):
+        if (place / DESCRIPTION).is_file():
+            return place
+    files = (folder, folder / _ONNX, folder / "exported" / _ONNX)
+    return next((file for file in files if file.is_file() and file.suffix == onnx.SUFFIX), None)
 
 
 def _of_folder(folder: Path, trust: bool) -> Predictor:

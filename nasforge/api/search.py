@@ -131,7 +131,7 @@ def _search(
         if experiment.exhausted:
             count = len(config.space.distinct)
             points = f"all {count:,} points" if count > 1 else "the only point"
-            say(f"The search has tried {points} of the space '{config.space.name}', so it ends")
+            say(f"The search has tried {points} of the space '{config.space.name}', so it ends.")
     _write_best(config, state, say)
     if config.tracking_uri != NO_TRACKING:
         from nasforge.api.track import track_files
@@ -202,7 +202,7 @@ def optimum_of(config: ExperimentConfig, evaluator: Evaluator) -> float:
     """
     if not isinstance(evaluator, Tabulated):
         raise NoOptimum(
-            f"the evaluator '{config.evaluator.name}' is no table, its optimum is not known", kind="unsupported"
+            f"the evaluator '{config.evaluator.name}' is not a table, so its optimum is unknown", kind="unsupported"
         )
     metric = config.objectives[0].metric
     if evaluator.metric != metric:

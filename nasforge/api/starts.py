@@ -43,7 +43,7 @@ def with_starts(config: ExperimentConfig) -> ExperimentConfig:
     if has_begun(config.folder):
         recorded = Starts.from_json(read_header(config.folder).config.get("start_from"))
         if starts.source == AUTOMATIC or (recorded is not None and recorded.source == starts.source):
-            return replace(config, start_from=recorded)
+            return replace(config, start_from=recorded if _fits(config.space, recorded) else None)
     if starts.source == AUTOMATIC:
         if not _has_default(config):
             return replace(config, start_from=None)
@@ -51,6 +51,14 @@ def with_starts(config: ExperimentConfig) -> ExperimentConfig:
     _check_may_start(config)
     points = _points(starts.source, config)
     return replace(config, start_from=Starts(starts.source, tuple(point.to_json()["values"] for point in points)))
+
+
+def _fits(space: SearchSpace, starts: Starts | None) -> bool:
+    """Return whether recorded points lie in the space; otherwise the journal is refused with all that differs."""
+    try:
+        return starts is None or all(space.point(values) for values in starts.points)
+    except SpaceError:
+        return False
 
 
 def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Architecture]:

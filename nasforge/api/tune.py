@@ -22,6 +22,7 @@ from nasforge.core.trial import Trial
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.journal import fit_of, has_begun
 from nasforge.experiment.state import State, load_state
 from nasforge.settings.experiment import ExperimentConfig, Named, check_name, resolve
 from nasforge.settings.space_file import load_recipe
@@ -110,10 +111,10 @@ def tune(
     """
     strategy = Named("optuna", {"sampler": sampler})
     if (experiment is None) == (model is None):
-        raise ConfigError("tune what? Name an experiment, or a timm model and data: one of the two", kind="missing")
+        raise ConfigError("tune needs an experiment, or a timm model and data. Name one of the two", kind="missing")
     if weights is not None and model is None:
         raise ConfigError(
-            "weights are those of a timm model: name it too, or leave them out", kind="missing", key="model"
+            "weights belong to a timm model. Name it with --model, or leave --weights out", kind="missing", key="model"
         )
     changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
@@ -142,7 +143,7 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str
     """
     if recipe is None:
         raise ConfigError(
-            f"which recipe is to be tuned for '{model}'? Name one: --recipe sgd, or a YAML file",
+            f"no recipe to tune for '{model}'. Set --recipe sgd, or name a YAML file",
             kind="missing",
             key="recipe",
         )
@@ -162,12 +163,17 @@ def _network_of(state: State, trial: int | None, architecture: Mapping[str, Valu
     """Return the network to be tuned, and the recipe that it had."""
     name = state.name
     if trial is not None and architecture is not None:
-        raise ConfigError("give a trial or an architecture, not both", kind="conflict", key="trial")
+        raise ConfigError(
+            "got a trial and an architecture, expected one of them. Leave one out", kind="conflict", key="trial"
+        )
     if architecture is not None:
         return Architecture(architecture)
     if trial is None:
         if state.best is None or state.best.architecture is None:
-            raise JournalError(f"no trial of '{name}' has finished: there is no best network to tune yet", kind="empty")
+            raise JournalError(
+                f"no trial of '{name}' has finished, so there is no best network to tune. Run the search first",
+                kind="empty",
+            )
         return state.best.architecture
     candidate = state.trials.get(trial)
     if candidate is None:
@@ -199,6 +205,9 @@ def _config_after(
                 f"tune: '{key}' is the experiment's own; {did_you_mean(key, _AFTER)}", kind="conflict", key=key
             )
     config = source.config.with_data_at(data)
+    fit = fit_of(folder)
+    if fit is not None and not has_begun(fit / f"{config.name}-tuned"):  # earlier versions put it into the fit's folder
+        config = replace(config, name=fit.name, runs_dir=fit.parent.absolute())
     if data and config.data and load_data(config.data).fingerprint != source.header.data_hash:
         raise JournalError(
             f"{config.data.source}: not the data of '{config.name}'; give those that it was searched on",

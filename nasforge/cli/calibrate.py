@@ -169,7 +169,7 @@ def _reported(result: Calibration, folder: Path) -> Outcome:
         scores = [[name.removeprefix(PROXY), interval_text(fact)] for name, fact in result.proxies.items()]
         output.table("Zero-cost scores with full training", ("score", "Spearman"), scores, left=("score", "Spearman"))
     if result.left_out:
-        output.line(f"{result.left_out} network(s) are left out: not trained to the end by every seed")
+        output.line(f"{result.left_out} network(s) are left out, because some seeds were not trained to the end")
     for sentence in recommendation(result):
         output.line(sentence)
     for advice in result.advice:

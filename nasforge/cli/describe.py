@@ -95,7 +95,7 @@ def describe(
     if point is not None:
         return describe_point(chosen, point, size, count, seed, draw)
     if draw is not None:
-        raise ConfigError("--draw draws one network: say which with --point", kind="missing", key="point")
+        raise ConfigError("--draw draws one network. Choose it with --point random", kind="missing", key="point")
     return describe_space(chosen, size, count, seed)
 
 
@@ -127,7 +127,7 @@ def _space_of(source: str, shape: Shape, classes: int, flops: float | None) -> S
     if isinstance(reference, Textbook):
         return reference.at(1.0, shape=shape, classes=classes)[1]
     raise ConfigError(
-        f"reference '{source}' has no size of its own: say its multiply-adds, such as --flops 40e6",
+        f"reference '{source}' has no default size. Set its multiply-adds: --flops 40e6",
         kind="missing",
         key="flops",
     )
@@ -299,7 +299,7 @@ def decision_rows(space: SearchSpace) -> list[dict[str, str]]:
     for decision, condition in _walk(space.decisions, ""):
         value = space.default_of(decision.key)
         default = f"{value:.4g}" if isinstance(value, float) else str(value)
-        kind = (re.sub(r"\d+", "#", decision.key), domain_text(decision.domain), re.sub(r"\d+", "#", condition))
+        kind = (re.sub(r"\d+", "#", decision.key), domain_text(decision.domain), condition)
         rows.setdefault(kind, []).append((decision.key, default))
     table_rows = []
     for (pattern, domain, condition), members in rows.items():

@@ -40,7 +40,7 @@ def explain(
 ) -> Outcome:
     """Draw what a network sees: the maps of each stage, and the regions of an image that speak for its class.
 
-    The dashboard's page of the network shows the pictures.
+    The dashboard's page of the network shows the pictures. The exit code is 1 if a file cannot be read.
 
     [bold]Examples[/bold]
 
@@ -51,9 +51,16 @@ def explain(
     """
     from nasforge.api.explain import explain as run
 
-    explanations = run(model, images or [], class_name=class_name, out=out, runs_dir=runs_dir, trust=trust)
+    unreadable: dict[str, str] = {}
+
+    def skip(file: Path, reason: str) -> None:
+        unreadable[str(file)] = reason
+        line(f"{file}: {reason}")
+
+    explanations = run(model, images or [], class_name=class_name, out=out, runs_dir=runs_dir, trust=trust, skip=skip)
     for each in explanations:
         truth = "" if each.truth is None else f" (labelled {each.truth})"
         silent = f"; no region speaks for {each.explained}" if each.silent else ""
         line(f"{each.image}: {each.answer} {each.probability:.3f}{truth}{silent}; pictures in {each.folder}")
-    return Outcome([each.to_json() for each in explanations])
+    errors = [{"image": file, "error": reason} for file, reason in unreadable.items()]
+    return Outcome([*(each.to_json() for each in explanations), *errors], int(bool(errors)))

@@ -68,9 +68,12 @@ def _export(
         left=("format", "file"),
     )
     if content["trained_on_these"]:
-        line("It was retrained on these images too: they prove that the files agree, not how good the network is.")
+        line(
+            "The network was retrained on these images too. "
+            "They show that the files agree, not how good the network is."
+        )
     card = Path(content["card"])
     if card.name != CARDS[0]:
-        line(f"{card.with_name(CARDS[0])} is not as an export wrote it and stays as it is.", style="yellow")
+        line(f"{card.with_name(CARDS[0])} was edited, so it is kept.", style="yellow")
     line(f"Model card: {card}")
     return Outcome({"experiment": folder.name, **content})

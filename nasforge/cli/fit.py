@@ -146,7 +146,7 @@ def fit(
     output.next_commands(
         [
             command_for(fitted.folder, "predict", "image.jpg"),
-            command_for(fitted.folder, "show"),
+            command_for(fitted.folder, "report", "--open"),
         ]
     )
     return Outcome(content)
@@ -170,7 +170,7 @@ def _show_unfinished(folder: Path, entries: Sequence[Mapping[str, Any]]) -> Outc
     running = is_locked(folder / FIT)
     used = float(entries[-1]["used"]) if entries else 0.0
     decisions = {entry["name"]: entry["reason"] for entry in entries if entry["kind"] == "decision"}
-    ends = "It is running." if running else "It has not come to its end. Repeat its command to continue it."
+    ends = "It is running." if running else "It has not finished. Repeat its command to continue it."
     output.line(f"{folder.name}: a fit, {used:.0f} seconds of work so far. {ends}", "bold")
     for name, reason in decisions.items():
         output.line(f"{name.replace('_', ' ')}: {reason}")
@@ -209,7 +209,10 @@ def _show(content: Mapping[str, Any]) -> None:
                 "" if row["flops"] is None else f"{row['flops']:,.0f}",
             ]
         )
-    title = f"val: {where}; test: {split['test']} images, opened after the choice; * the winner"
+    opened = (
+        "seen before, by an earlier choice of this fit" if content["test_seen_before"] else "opened after the choice"
+    )
+    title = f"val: {where}; test: {split['test']} images, {opened}; * the winner"
     judged = (f"val {_SHORT[metric]}",) if metric else ()
     columns = ("row", "val accuracy", *judged, "test accuracy", "95 %", "test balanced", "test macro F1")
     columns += ("params", "flops")
@@ -218,7 +221,7 @@ def _show(content: Mapping[str, Any]) -> None:
     if sentence := more_photos(content):
         output.line(f"{sentence}.")
     tried = f"{content['tried']} candidate{'s' if content['tried'] != 1 else ''}"
-    output.line(f"Tried: {tried}, {content['compared']} of them to the end. Seconds: {content['seconds']:.0f}")
+    output.line(f"Tried {tried}, {content['compared']} of them to the end, in {content['seconds']:.0f} seconds.")
     output.line(f"Network: {content['network']}")
     output.line(f"Exported: {', '.join(content['exported'].values())}")
     output.line(f"Report: {content['report']}")

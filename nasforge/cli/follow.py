@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nasforge.cli import options
 from nasforge.cli.output import Outcome, line, log, seconds_text, state_json
-from nasforge.cli.settings import fit_folder, folder_of
+from nasforge.cli.settings import fit_folder, folder_of, search_name
 from nasforge.cli.summary import print_summary
 from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for
@@ -41,7 +41,7 @@ def watch(name: options.Name, runs_dir: options.RunsDir = Path("runs"), as_json:
         reader = Reader(folder)
         reader.refresh()
         state = follow(reader, Watch(log()))
-        print_summary(state, remarks=remarks(state))
+        print_summary(state, remarks=remarks(state), name=search_name(folder), standing=reader.standing)
         line(f"See all of it: {command_for(fit or folder, 'show')}")
         if failed := state.failures():
             number = failed[-1].number
@@ -63,7 +63,7 @@ def follow(
     state = _state(reader)
     closed = _Closed(state)
     held = reader.running
-    screen.attach(state, standing(reader))
+    screen.attach(state, standing(reader), search_name(reader.folder))
     with screen.shown():
         while not _has_ended(reader, held, now()):
             sleep(_LOOK_S)
@@ -72,7 +72,7 @@ def follow(
             if state is not reader.state:  # the file was replaced
                 state = _state(reader)
                 closed = _Closed(state)
-            screen.attach(state, standing(reader))
+            screen.attach(state, standing(reader), search_name(reader.folder))
             for trial in closed.new(state):
                 screen.tell(trial)
     return state

@@ -32,7 +32,7 @@ def list_all(runs_dir: options.RunsDir = Path("runs"), as_json: options.Json = F
         return Outcome({"experiments": []})
     body = [(row["name"], row["kind"], row["state"], _date(row["started"]), _result(row)) for row in rows]
     columns = ("name", "kind", "state", "started", "result")
-    table(f"{len(rows)} in {runs_dir}/, the latest first", columns, body, left=columns, narrow=True)
+    table(f"Experiments in {runs_dir}/: {len(rows)}, latest first", columns, body, left=columns, narrow=True)
     for row in rows:
         if row["problem"]:
             line(f"{row['name']} cannot be read: {cut(row['problem'])}", "red")

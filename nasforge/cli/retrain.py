@@ -132,7 +132,7 @@ def retrain(
         )
     track_results(folder, uri, say)
     _print(finalists)
-    line(f"The first is now {folder / 'best'}")
+    line(f"The first network is now {folder / 'best'}")
     return Outcome({"experiment": folder.name, **finalists.to_json(), "best": str(folder / "best")})
 
 
@@ -193,7 +193,7 @@ def _spread_text(spread: Spread) -> str:
 def _whom(over: str, compared: Sequence[str]) -> str:
     """Return the networks that a gain is over, in words."""
     if over == "random":
-        return "the random others"
+        return "the random networks"
     name = compared[0] if over == "reference" else over.removeprefix("reference/")
     return "the reference ResNets" if name == "resnet" else f"the reference {name}"
 
@@ -209,7 +209,7 @@ def _gain_text(whom: str, gain: Gain, figure: str) -> str:
 def _counted(gain: Gain) -> str:
     (ours, theirs), (mine, other) = gain.n, gain.over
     if mine == "pairs":
-        return f"{ours} networks, each with its own"
+        return f"{ours} networks, each against its own reference"
     if mine == other:
         return f"{ours} against {theirs} {mine}"
     mine, other = (kind if n > 1 else kind[:-1] for n, kind in zip(gain.n, gain.over, strict=True))
@@ -219,9 +219,9 @@ def _counted(gain: Gain) -> str:
 def _agreement_text(agreement: RankAgreement) -> str:
     text = "Order in the search and on the test split: "
     if agreement.tau is None:
-        return f"{text}Kendall's tau is not defined, all of one side are equal (n = {agreement.n})"
+        return f"{text}Kendall's tau is undefined, because all values of one side are equal (n = {agreement.n})"
     p_value = math.nan if agreement.p_value is None else agreement.p_value
     text += f"Kendall's tau {agreement.tau:+.2f} (p = {p_value:.2g}, n = {agreement.n})"
     if agreement.too_few:
-        text += f"; too few to tell: even perfect agreement has p = {agreement.least_p:.2g}, --random adds networks"
+        text += f"; too few networks: even perfect agreement has p = {agreement.least_p:.2g}. --random adds networks"
     return text

@@ -235,16 +235,16 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
         ("seconds per trial", f"{estimate.seconds_per_trial:.1f} ({trained}one worker)"),
         ("trials", f"{estimate.trials:,.0f}" if math.isfinite(estimate.trials) else "until another limit is reached"),
         *(
-            [("a trial is", f"{estimate.piece:.0%} of that: trials go on from checkpoints")]
+            [("a trial is", f"{estimate.piece:.0%} of that, because trials continue from checkpoints")]
             if estimate.piece < 1
             else []
         ),
         ("workers", str(estimate.workers)),
-        ("expected in all", f"{seconds_text(estimate.seconds)} with the pruner off; it saves a part of that"),
+        ("expected time", f"{seconds_text(estimate.seconds)} without the pruner, which saves part of it"),
     ]
     if estimate.supernets:
         count = f"{estimate.supernets} supernets to begin with" if estimate.supernets > 1 else "one to begin with"
-        seconds = f"{estimate.supernet_seconds:.1f} ({count}; measures on its weights take less than a trial)"
+        seconds = f"{estimate.supernet_seconds:.1f} ({count}; a measurement on its weights takes less than a trial)"
         rows.insert(5, ("seconds per supernet", seconds))
     table("What it would cost", ("what", "how much"), rows, left=("what", "how much"))
     return Outcome(

@@ -10,12 +10,21 @@ from nasforge.core.command_line import command_for, quoted, runs_dir_option
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.core.goals import OPTIMUM
 from nasforge.core.paths import whole_path
-from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, campaigns_in, experiment_of, experiments_in, fits_in
+from nasforge.experiment.journal import (
+    FIT,
+    JOURNAL,
+    SEARCH,
+    campaigns_in,
+    experiment_of,
+    experiments_in,
+    fit_of,
+    fits_in,
+)
 from nasforge.settings.experiment import DEFAULTS, Named, check_name, load_settings, suited_evaluator
 from nasforge.settings.values import data_of
 from nasforge.settings.yaml_file import Document, parse_value
 
-WHICH_DATA = "which data? Give --data: a name such as digits, a .npz file or a folder of images"
+WHICH_DATA = "no data. Set --data to a name such as digits, a .npz file or a folder of images"
 PARTS = ("strategy", "tune", "pruner", "evaluator", "runner")
 _NOTHING: Mapping[str, Any] = {}
 _MAPPINGS = ("recipe", "data", "budget")
@@ -57,7 +66,7 @@ def settings_of(
         merged, document = load_settings(file)
     if space is None and "space" not in merged:
         raise ConfigError(
-            "which search space? Give a YAML file or a shipped name: nasforge search tiny --data digits",
+            "no search space. Name a YAML file or a shipped space: nasforge search tiny --data digits",
             kind="missing",
             key="space",
         )
@@ -159,12 +168,12 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
         )
     if part not in allowed:
         raise ConfigError(
-            f"--set '{text}': there are no options of '{part}'; {did_you_mean(part, allowed)}", kind="unknown", key=part
+            f"--set '{text}': '{part}' has no options; {did_you_mean(part, allowed)}", kind="unknown", key=part
         )
     if part in PARTS:
         if part == "tune" and merged.get(part) is None:
             raise ConfigError(
-                f"--set '{text}': say which strategy searches the recipe: --tune optuna", kind="missing", key="tune"
+                f"--set '{text}': no strategy searches the recipe. Name it: --tune optuna", kind="missing", key="tune"
             )
         strategy = Named.parse(merged.get("strategy", defaults["strategy"]), "strategy").name
         default = suited_evaluator(strategy) if part == "evaluator" else defaults.get(part)
@@ -194,6 +203,12 @@ def fit_folder(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the fit of this name; None where there is no fit, but maybe an experiment."""
     folder = whole_path(runs_dir) / check_name(name)
     return folder if (folder / FIT).is_file() else None
+
+
+def search_name(folder: Path) -> str:
+    """Return the name of an experiment as `nasforge show` takes it: `FIT/search` for the search of a fit."""
+    fit = fit_of(folder)
+    return folder.name if fit is None else f"{fit.name}/{SEARCH}"
 
 
 def campaign_of(name: str, runs_dir: Path) -> list[Path]:

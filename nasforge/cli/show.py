@@ -23,7 +23,7 @@ from nasforge.cli.output import (
     table,
     trial_json,
 )
-from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data
+from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data, search_name
 from nasforge.cli.summary import print_summary
 from nasforge.cli.trial import repeat_trial, show_log, show_trial
 from nasforge.core.command_line import command_for
@@ -98,13 +98,13 @@ def show(
     chosen = [option for option, used in of_one.items() if used]
     if trial is None and chosen:
         raise ConfigError(
-            f"{chosen[0]} {_OF_A_TRIAL[chosen[0]]}: say which with --trial N", kind="missing", key="trial"
+            f"{chosen[0]} {_OF_A_TRIAL[chosen[0]]}. Choose it with --trial N", kind="missing", key="trial"
         )
     if len(chosen) > 1:
         does = " and ".join(f"{option} {_OF_A_TRIAL[option]}" for option in chosen)
-        raise ConfigError(f"{does}: one at a time", kind="conflict")
+        raise ConfigError(f"{does}. Use one of them", kind="conflict")
     if importance and trial is not None:
-        raise ConfigError("--importance is of all trials and --trial shows one: one at a time", kind="conflict")
+        raise ConfigError("--importance shows all trials, --trial shows one. Use one of them", kind="conflict")
     if rerun and trial is not None:
         return repeat_trial(folder, trial, place, trust)
     if draw is not None and trial is not None:
@@ -134,7 +134,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
     if times:
         line(f"{reader.standing.capitalize()}: {times}.")
     notes = remarks(state)
-    print_summary(state, top, notes)
+    print_summary(state, top, notes, name=search_name(reader.folder), standing=reader.standing)
     failures = tables.failures(state)
     if failures:
         rows = []
@@ -222,7 +222,7 @@ def show_importance(folder: Path) -> Outcome:
     shown = set(next(iter(importances.values())))
     beside = [key for key in best.architecture.values if key not in shown] if best and best.architecture else []
     if beside:
-        line(f"Not in it, since they are fixed or not active in every finished trial: {', '.join(beside)}")
+        line(f"Without importance, because they are fixed or inactive in some finished trials: {', '.join(beside)}")
     files = optuna_study.write_figures(state, folder / _FIGURES)
     line(f"In {folder / _FIGURES}: {', '.join(path.name for path in files)}")
     return Outcome({"experiment": folder.name, "importance": importances, "figures": [str(path) for path in files]})

@@ -9,19 +9,23 @@ from nasforge.cli.output import line, metric_text, table
 from nasforge.core.metrics import better
 from nasforge.experiment.state import State
 from nasforge.views import tables
+from nasforge.views.texts import status_text
 
 
-def print_summary(state: State, top: int = 5, remarks: Sequence[str] = ()) -> None:
+def print_summary(
+    state: State, top: int = 5, remarks: Sequence[str] = (), *, name: str = "", standing: str = "stopped"
+) -> None:
     """Print the counts, the `top` best trials, the Pareto front and remarks on the result.
 
     Args:
         state: of the search.
         top: rows of the leaderboard.
         remarks: from `nasforge.views.results`.
+        name: of the experiment for the user; empty: its own.
+        standing: of the search, as in `Reader.standing`; open trials of a search that does not run are interrupted.
     """
-    counts = state.counts()
-    counts_text = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trials yet"
-    line(f"{state.name}: {counts_text}", style="bold")
+    counts = [f"{count} {status_text(status, standing)}" for status, count in state.counts().items() if count]
+    line(f"{name or state.name}: {', '.join(counts) or 'no trials yet'}", style="bold")
     ranked = len(state.ranking())
     if ranked:
         _leaderboard(f"Best trials ({min(top, ranked)} of {ranked})", state, tables.leaderboard(state, top))

@@ -60,7 +60,7 @@ def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
         return None
     file = artifact.inside(folder)
     if not file.is_file():
-        line("Figures by class were deleted with the trial's weights: only the best trials keep theirs.")
+        line("The metrics of each class were deleted with the trial's weights. Only the best trials keep them.")
         return None
     content: dict[str, Any] = json.loads(file.read_text())
     names = [row["class"] for row in content["classes"]]

@@ -163,10 +163,13 @@ def tune(
         model_options = [f"--{key.replace('_', '-')}" for key, value in alone.items() if value]
         if model_options:
             raise ConfigError(
-                f"{', '.join(model_options)}: the experiment has its own; only with --model", kind="conflict"
+                f"{', '.join(model_options)}: these options need --model. Leave them out for an experiment",
+                kind="conflict",
             )
     elif trial is not None or arch is not None:
-        raise ConfigError("--trial, --arch: networks of an experiment; leave them out with --model", kind="conflict")
+        raise ConfigError(
+            "--trial and --arch choose a network of an experiment. Leave them out with --model", kind="conflict"
+        )
     else:
         if data is None:
             raise ConfigError(WHICH_DATA, kind="missing", key="data")
@@ -211,16 +214,21 @@ def _reported(tuned: Tuned) -> Outcome:
         decided = {key for trial in shown if trial.architecture for key in trial.architecture.train}
         if decided == set(best.architecture.train):
             columns = ("trial", *keys, *best.architecture.train)
+            same = [place for place in range(1 + len(keys), len(columns)) if len({row[place] for row in rows}) == 1]
+            if same and len(rows) > 1:
+                output.line(f"In all rows: {', '.join(f'{columns[place]} {rows[0][place]}' for place in same)}.")
+                rows = [[cell for place, cell in enumerate(row) if place not in same] for row in rows]
+                columns = tuple(column for place, column in enumerate(columns) if place not in same)
         else:  # conditional decisions differ from trial to trial
             columns, rows = ("trial", *keys), [row[: 1 + len(keys)] for row in rows]
         output.table(title, columns, rows, left=("trial",))
     else:
         output.line("No trial finished.", style="yellow")
     if tuned.gained is not None:
-        output.line(f"Gained over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training of each.", style="bold")
+        output.line(f"Gain over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training each.", style="bold")
     if tuned.changed:
         differences = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
-        output.line(f"The first recipe differs from the one that the network had: {differences}.")
+        output.line(f"The first recipe differs from the network's own recipe: {differences}.")
     folder = tuned.config.folder
     output.next_commands([command_for(folder, "show"), *(output.commands_after(folder, state) if best else ())])
     first = output.trial_json(tuned.begun, unit_of(state)) if tuned.begun else None

@@ -53,21 +53,23 @@ class Watch:
         done = sum(counts.values()) - counts["running"]
         name = experiment.state.name
         if experiment.resumed:
-            title = f"Continuing '{name}': {done} trials are done, {counts['running']} were running."
+            running = f", {counts['running']} were running" if counts["running"] else ""
+            title = f"Continuing '{name}': {done} trials are done{running}."
         else:
             title = f"Searching '{name}' in {experiment.folder}"
         self._console.print(Text(title, style="bold"), soft_wrap=True)
         self._draw(force=True)
 
-    def attach(self, state: State, standing: str = "") -> None:
+    def attach(self, state: State, standing: str = "", name: str = "") -> None:
         """Show another process's search.
 
         Args:
             state: of the search, as far as its journal is read.
             standing: its times, below the counts.
+            name: of the search for the user; empty: its own.
         """
         if self._state is None:
-            self._console.print(Text(f"Watching '{state.name}'. Ctrl-C ends the watching, not the search."))
+            self._console.print(Text(f"Watching '{name or state.name}'. Ctrl-C stops watching, not the search."))
         self._state, self._standing = state, standing
         self._draw(force=True)
 
@@ -101,7 +103,7 @@ class Watch:
         if isinstance(event, Told) and event.result.metrics.get("alphas/collapsed"):
             self.say(
                 f"trial {event.number}: the supernet's alphas collapsed to options without weights, so its training "
-                "was ended early. What it stands for is likely poor: try gdas or drnas, fewer epochs, or "
+                "ended early. The derived networks are probably poor. Try gdas or drnas, fewer epochs, or "
                 "strategy.warmup_epochs"
             )
         if self._live is not None:
@@ -227,7 +229,7 @@ class RetrainProgress:
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=40),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.fields[progress]}"),
             console=console,
         )
         self._tasks: dict[str, object] = {}
@@ -250,5 +252,5 @@ class RetrainProgress:
                 self._console.print(Text(f"retraining {name}: {text}"), soft_wrap=True)
             return
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=epochs, said=text)
-        self._bars.update(self._tasks[name], completed=epoch, said=text)  # type: ignore[arg-type]
+            self._tasks[name] = self._bars.add_task(name, total=epochs, progress=text)
+        self._bars.update(self._tasks[name], completed=epoch, progress=text)  # type: ignore[arg-type]

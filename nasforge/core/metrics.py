@@ -114,8 +114,7 @@ def ask_for_direction(key: str, what: str = "objective") -> ConfigError:
     near = difflib.get_close_matches(last, {known.rpartition("/")[2] for known in METRICS} | _MORE | _LESS, n=1)
     hint = f" (did you mean '{key.removesuffix(last)}{near[0]}'?)" if near else ""
     return ConfigError(
-        f"{what} '{key}'{hint}: its name does not say whether more or less of it is better. "
-        f"Write max:{key} or min:{key}",
+        f"{what} '{key}'{hint}: its direction is unknown. Write max:{key} or min:{key}",
         kind="missing",
         key=key,
     )

@@ -140,13 +140,13 @@ def _named(known: np.ndarray, names: Sequence[str], where: str) -> tuple[np.ndar
         )
     pairs = ", ".join(f"{label} is '{name}'" for label, name in zip(known[:8], names, strict=False))
     more = " ..." if len(known) > 8 else ""
-    note = f"{where}: labels are no indices into class_names, so they are named in sorted order: {pairs}{more}"
+    note = f"{where}: labels are not indices into class_names, so they are named in sorted order: {pairs}{more}"
     return known, list(names), [note]
 
 
 def _unused(names: Sequence[str], used: Sequence[str], where: str) -> list[str]:
     left = [name for name in names if name not in used]
-    return [f"{where}: no training image of class {_listed(left)}, which is left out"] if left else []
+    return [f"{where}: class {_listed(left)} has no training images and is left out"] if left else []
 
 
 def _listed(names: Sequence[str]) -> str:

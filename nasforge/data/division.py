@@ -84,7 +84,7 @@ class _Division:
             more = "raise data.images" if self.config.images is not None else "add images or remove the class"
             raise DataError(
                 f"{where}: class '{self.class_names[scarce]}' has {counts[scarce]} image(s) for the {what} split and "
-                f"for what it is taken from; every class needs at least one image in each split: {more}",
+                f"the split that it is taken from. Every class needs an image in each split: {more}",
                 kind="empty",
             )
         taken = round(len(rows) * share)

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from nasforge.core.architecture import digest
+from nasforge.core.command_line import command_line
 from nasforge.core.errors import DataError, did_you_mean
 from nasforge.data.decoded import SPLITS, Allocate, Decoded, Source, classes_have
 from nasforge.data.image_file import SUFFIXES, read_header, read_image, shown
@@ -50,7 +51,17 @@ def find(config: DataConfig, folder: Path) -> Source:
     files, notes = listing(folder)
     stamps = [[split, name, str(file), *_stamp(file)] for split, rows in files.items() for file, name in rows]
     key = ["image_folder", str(folder), digest(stamps), config.resolution]
-    return Source(key, lambda allocate: _read(folder, files, config.resolution, allocate), notes)
+
+    def read(allocate: Allocate) -> Decoded:
+        try:
+            return _read(folder, files, config.resolution, allocate)
+        except DataError as error:
+            if error.kind not in ("unreadable", "unsupported"):
+                raise
+            hint = f"List all such files: {command_line('inspect', folder)}"
+            raise DataError(f"{error}. {hint}", kind=error.kind, key=error.key) from None
+
+    return Source(key, read, notes)
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -272,8 +283,8 @@ def _why_none(split: _Split) -> str:
     expected = f"expected one folder per class with {', '.join(sorted(SUFFIXES))} files"
     if split.level.images:
         return (
-            f"{expected}, got {len(split.level.images)} image(s) directly in it; put them into a folder per class, "
-            "or move them away"
+            f"{expected}, got {len(split.level.images)} image(s) directly in it. Put them into a folder per class; "
+            "`nasforge fit` and `nasforge inspect` also take their classes from a CSV file: --labels FILE"
         )
     others = [file for one in split.classes.values() for file in one.others]
     return f"{expected}, got {_endings(others)}" if others else expected
@@ -281,10 +292,10 @@ def _why_none(split: _Split) -> str:
 
 def _only_one_class(train: _Split, notes: Iterable[str]) -> str:
     (name,) = (name for name, one in train.classes.items() if one.images)
-    text = f"{shown(train.path)}: only one class, '{name}'; there is nothing to tell apart"
+    text = f"{shown(train.path)}: only one class, '{name}', expected two or more. Make a folder for each class"
     nested = train.classes[name].nested
     if len(nested) > 1 or any(inner.casefold() in _SPLIT_OF for inner in nested):
-        text += f". Give {shown(train.path / name)} as data if {_some(nested)} are its classes or splits"
+        text += f". Use {shown(train.path / name)} as data if {_some(nested)} are its classes or splits"
     return "; ".join([text, *notes])
 
 
@@ -433,8 +444,7 @@ def _sizes_differ(
 ) -> DataError:
     return DataError(
         f"{shown(folder)}: images differ in size, {shown(first.name)} is {size[0]} x {size[1]} pixels and "
-        f"{shown(other.name)} {other_size[0]} x {other_size[1]}; set `resolution` to resize them all "
-        "(--set data.resolution=64)",
+        f"{shown(other.name)} {other_size[0]} x {other_size[1]}. Set --resolution 64 to resize all images",
         kind="conflict",
         key="data.resolution",
     )

@@ -295,7 +295,7 @@ def _texts(path: Path, name: str, array: np.ndarray) -> np.ndarray:
         return np.char.decode(array, "utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: {name} holds bytes that are no UTF-8 text ({error}); save texts, dtype=str",
+            f"{path}: {name} holds bytes that are not UTF-8 ({error}). Save it as text (dtype=str)",
             kind="unreadable",
             key=name,
         ) from None

@@ -75,7 +75,7 @@ def _read(name: str, folder: Path, resolution: int | None, allocate: Allocate) -
                 images = allocate((total, *pixels.shape))
             if pixels.shape != images.shape[1:]:
                 raise DataError(
-                    f"data set {name}: images differ in size; set `resolution` to resize them all",
+                    f"data set {name}: images differ in size. Set --resolution 64 to resize all images",
                     kind="conflict",
                     key="data.resolution",
                 )

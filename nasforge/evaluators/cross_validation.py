@@ -283,7 +283,7 @@ def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Fold]:
     if scarce < count:
         raise DataError(
             f"data {config.source}: class '{data.class_names[int(counts.argmin())]}' has {scarce} {what} to train and "
-            f"validate, so there are no {count} folds with each class in all of them; use fewer folds, or add images",
+            f"validate, too few for {count} folds. Use fewer folds, or add images",
             kind="empty",
         )
     if groups is None:
@@ -306,8 +306,8 @@ def _grouped_folds(
     classes = len(np.unique(labels))
     if any(len(np.unique(labels[side])) < classes for fold in folds for side in fold):
         raise DataError(
-            f"data {config.source}: images of one group stay together, and so there are no {count} folds with each "
-            "class in all of them; use fewer folds, or add images",
+            f"data {config.source}: images of one group stay together, so {count} folds cannot hold every class. "
+            "Use fewer folds, or add images",
             kind="empty",
         )
     return folds

@@ -185,8 +185,8 @@ class Training:
             number = name.rpartition("_of_")[2]
             whose = f"class '{data.class_names[int(number)]}'" if number.isdecimal() else "every class but one"
             raise ConfigError(
-                f"metric val/{name}: {whose} has no validation images, so it would be the same for all candidates; "
-                "add validation images, or choose another metric",
+                f"metric val/{name}: {whose} has no validation images, so all candidates would have the same value. "
+                "Add validation images, or choose another metric",
                 kind="empty",
                 key=f"val/{name}",
             )

@@ -252,9 +252,7 @@ def lines_of(folder: Path) -> Iterator[Line]:
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
     if not number:
-        raise JournalError(
-            f"{folder}: the journal is empty, so the experiment has not begun. Run its search first", kind="empty"
-        )
+        raise JournalError(f"{folder}: the journal is empty, so the search has not started. Run it first", kind="empty")
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:

@@ -53,8 +53,7 @@ def _write_best(folder: Path, state: State) -> Path:
     artifact = trial.result.artifacts.get("weights") or trial.result.artifacts.get(ENSEMBLE)
     if artifact is None or config.data is None:
         raise SearchError(
-            f"{folder}: the best trial ({trial.number}) left no weights of its own; run: "
-            f"{command_for(folder, 'retrain')}",
+            f"{folder}: the best trial ({trial.number}) has no trained weights. Run: {command_for(folder, 'retrain')}",
             kind="missing",
         )
     best = folder / "best"

@@ -101,9 +101,9 @@ def model_card(
         parts += [f"### Load the {name} file", f"```python\n{code}\n```"]
     parts += [
         "## Limits",
-        "- It knows these classes only, and gives every image one of them.\n"
-        "- The figures hold for images drawn like those above; on others, measure again.\n"
-        "- Validation figures guided the search and are optimistic; the test figure, where there is one, was measured "
+        "- It gives every image one of these classes, whatever it shows.\n"
+        "- The metrics hold for images like those above. Measure again on others.\n"
+        "- Validation metrics guided the search and are optimistic. Test metrics, if there are any, were measured "
         "once.\n- Nothing was measured about fairness, or about robustness to noise and attacks.",
         "## Made with",
         _table(("package", "version"), {**_versions(), "python": platform.python_version()}),

@@ -65,7 +65,7 @@ def verify(
         ExportError: outputs, their shape or the accuracy differ, or the exported network breaks on a batch.
     """
     if len(images) == 0:
-        raise ExportError(f"{name}: there is no validation image to verify it with", kind="empty")
+        raise ExportError(f"{name}: there are no validation images to verify the export with", kind="empty")
     differences: list[Tensor] = []
     largest = 0.0
     right = right_exported = 0

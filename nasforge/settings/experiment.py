@@ -466,7 +466,7 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, 
     what, default = TRAININGS[evaluator.name]
     if settings.get("ladder") is not None:
         raise ConfigError(
-            f"{evaluator.name} makes its own ladder, of {what}; set epochs instead of ladder",
+            f"{evaluator.name} has a fixed ladder of {what}. Set epochs instead of ladder",
             kind="conflict",
             key="ladder",
         )

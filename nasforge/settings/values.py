@@ -375,8 +375,8 @@ def ladder_of(epochs: Any, ladder: Any) -> tuple[Rung, ...]:
     trained = [rung for rung in rungs if not rung.proxies]
     if not trained[-1].full:
         raise ConfigError(
-            "the last rung trains on all images as they are: leave its share and resolution out (data.images and "
-            "data.resolution say what all images are)",
+            "the last rung uses all images at full size. Leave its share and resolution out (data.images and "
+            "data.resolution limit all rungs)",
             kind="invalid",
             key="ladder",
         )

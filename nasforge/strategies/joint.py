@@ -309,15 +309,15 @@ def joint(
         name = content.name
         if suited_evaluator(name) != "training":
             raise ConfigError(
-                f"joint: '{name}' trains a supernet, all of whose networks have one recipe; search the network first, "
+                f"joint: '{name}' trains a supernet, whose networks share one recipe. Search the network first, "
                 "then its recipe: nasforge tune EXPERIMENT",
                 kind="unsupported",
                 key="strategy",
             )
         if continues(name):
             raise ConfigError(
-                f"joint: '{name}' resumes checkpoints, and with them their recipe; where it asks another "
-                "strategy for new points, let that one be joint: --strategy promotion --tune optuna",
+                f"joint: '{name}' resumes checkpoints together with their recipe. "
+                "Use a joint search inside promotion instead: --strategy promotion --tune optuna",
                 kind="unsupported",
                 key="strategy",
             )

@@ -228,8 +228,8 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
     for name in change or ():
         if name not in CHANGEABLE:
             raise ConfigError(
-                f"strategy pbt: {name} may not change during training, because the training's state depends on it; "
-                f"choose of: {may}",
+                f"strategy pbt: {name} may not change during training, because the training's state depends on it. "
+                f"Choose from: {may}",
                 kind="unsupported",
                 key="strategy.change",
             )

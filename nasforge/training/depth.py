@@ -101,7 +101,8 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
     last = max(groups.values())
     if stages > last:
         raise RecipeError(
-            f"train.frozen_stages is {stages}, but the network has {last} parts before its head; set at most {last}",
+            f"train.frozen_stages is {stages}, but the network has {last} stages before its head, the stem included. "
+            f"Set at most {last}",
             kind="range",
             key="train.frozen_stages",
         )
@@ -160,7 +161,7 @@ def set_drop_path(network: nn.Module, rate: float) -> None:
     layers = list(layers_of(network).values())
     if not layers:
         raise RecipeError(
-            "train.drop_path is set, but the network is no sequence of stages; leave the setting out",
+            "train.drop_path is set, but the network is not a sequence of stages. Leave the setting out",
             kind="unsupported",
             key="train.drop_path",
         )

@@ -49,7 +49,9 @@ class _Recipes:
         if rate > _HIGH_RATES.get(optimizer, rate):
             yield f"train.learning_rate is {rate:g} by default, much for {optimizer}: above {_HIGH_RATES[optimizer]:g}"
         if any(self._values["early_stopping"]) and any(self._values["swa_share"]):
-            yield "train.swa_share averages the last epochs; a training that train.early_stopping ends has none of them"
+            yield (
+                "train.swa_share averages the last epochs, which a training ended by train.early_stopping never reaches"
+            )
         rises = [value for value in self._values["warmup_epochs"] if is_number(value)]
         warmup = SETTINGS["warmup_epochs"].read_by
         if min(rises) >= epochs and warmup is not None and self._read_by(warmup):

@@ -121,7 +121,7 @@ def calibration(state: State, *, trials: int = 100, eta: float = 3) -> Calibrati
     ladder = [rung for rung in state.ladder if not rung.proxies]
     groups, left_out = _groups(state, ladder)
     if len(groups) < 3:
-        advice = "run the same command to go on"
+        advice = "run the same command to continue"
         if state.spent:  # which would find nothing to do
             advice = "correct the cause or ask for more --networks, under another --name"
         raise SearchError(

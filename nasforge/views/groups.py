@@ -106,26 +106,26 @@ def notes_of(groups: Sequence[Group], axis: str) -> list[str]:
     short = [search.experiment for search in searches if not search.spent and not search.running]
     if short:
         left = "ended or were stopped with budget left"
-        sentences.append(f"{left}; what they had found then stands to the end: {some(short)}")
+        sentences.append(f"{left}; their best trial counts to the end: {some(short)}")
     sharing = [group.label for group in groups if any(search.shared for search in group.searches)]
     if sharing and axis == "trials":
         sentences.append(
-            f"trials do not cost the same with shared weights ({some(sharing)}): a supernet's training is one trial, "
-            "and so is a measure on weights that it gave; compare them with --axis worker_seconds"
+            f"trials differ in cost with shared weights ({some(sharing)}): a supernet's training is one trial, "
+            "and so is a measurement on its weights. Compare them with --axis worker_seconds"
         )
     pieces = [group.label for group in groups if any(search.pieces for search in group.searches)]
     if pieces and axis == "trials":
         sentences.append(
-            f"trials do not cost the same where they are parts of trainings ({some(pieces)}): a promoted one is a "
-            "trial of its own; compare them with --axis worker_seconds"
+            f"trials differ in cost where each trains a piece ({some(pieces)}): every promotion is a trial. "
+            "Compare them with --axis worker_seconds"
         )
     if not baseline_of(groups):
-        sentences.append("no random search among them: there is nothing to test against")
+        sentences.append("without a random search, no strategy is tested")
     seeds = {tuple(sorted(search.seed for search in group.searches)) for group in groups}
     if len(seeds) > 1:
         sentences.append("the strategies have different seeds; tests use those that they share with random")
     if any(len(group.searches) < 5 for group in groups):
-        sentences.append("fewer than 5 seeds of a strategy: its spread and its test say little")
+        sentences.append("a strategy with fewer than 5 seeds: its spread and its test are not reliable")
     return sentences
 
 
@@ -146,7 +146,7 @@ def without_figures(groups: Sequence[Group], rows: Sequence[Row], checkpoints: S
 def left_out(rows: Sequence[Row]) -> list[str]:
     """Notes on seeds that have a signal and lack the final or the test figure: means and tests are of the others."""
     seeds = {(row.quantity, row.label, row.at): {*row.seeds} for row in rows}
-    reasons = {"final": "the table has none for what they had found", "test": "what they had found was not retrained"}
+    reasons = {"final": "the table has none for their best trial", "test": "their best trial was not retrained"}
     sentences = []
     for quantity in reasons.keys() & {row.quantity for row in rows}:
         missing: dict[str, set[int]] = {}
@@ -156,8 +156,8 @@ def left_out(rows: Sequence[Row]) -> list[str]:
         labels = [f"{label} (seed {some([str(seed) for seed in sorted(of)])})" for label, of in missing.items()]
         if labels:
             sentences.append(
-                f"the figure '{quantity}' is missing of {', '.join(labels)}: {reasons[quantity]}; means and tests are "
-                "of the others"
+                f"the '{quantity}' value is missing for {', '.join(labels)}: {reasons[quantity]}. Means and tests use "
+                "the others"
             )
     return sorted(sentences)
 

@@ -165,7 +165,7 @@ class Reader:
         except OSError as error:
             raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
         if self.state is None:
-            raise JournalError(f"{self.folder}: the journal is empty; the experiment has not begun", kind="empty")
+            raise JournalError(f"{self.folder}: the journal is empty, so the search has not started", kind="empty")
         return self.version != before
 
     def _check_same(self, file: IO[bytes]) -> None:

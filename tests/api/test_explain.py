@@ -126,3 +126,17 @@ def test_the_command_prints_a_line_per_image(runs, capfd, tmp_path):
     assert content["image"] == str(photo) and (tmp_path / "p").is_dir()
     assert cli.main(["explain", "nothing", "--runs-dir", str(runs)]) == 2
     assert "there is no network 'nothing'" in capfd.readouterr().err
+
+
+def test_the_command_skips_files_that_cannot_be_read(runs, capfd, tmp_path):
+    new = tmp_path / "new"
+    new.mkdir()
+    shutil.copy(runs.parent / "photos" / "dog" / "02.png", new / "dog.png")
+    (new / "broken.png").write_text("no image")
+    words = ["explain", "s", str(new), "--runs-dir", str(runs), "--out", str(tmp_path / "p")]
+    assert cli.main(words) == 1
+    assert f"{new / 'broken.png'}: " in capfd.readouterr().out
+    assert cli.main([*words, "--json"]) == 1
+    explained, unreadable = json.loads(capfd.readouterr().out)
+    assert explained["image"] == str(new / "dog.png") and explained["answer"] in ("cat", "dog")
+    assert unreadable["image"] == str(new / "broken.png") and unreadable["error"]

@@ -133,6 +133,9 @@ def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
 def test_models_that_are_not_there(runs, tmp_path):
     with raises(ExportError, "unknown", "model", "did you mean 'plain'"):
         predictor("plan", runs_dir=runs)
+    (tmp_path / "runs" / "mlartifacts").mkdir(parents=True)
+    with raises(ExportError, "unknown", "model", "Known: (none)"):
+        predictor("cells", runs_dir=tmp_path / "runs")
     with raises(ExportError, "missing", None, tmp_path):
         predictor(tmp_path)
     with raises(DataError, "empty", None, tmp_path):

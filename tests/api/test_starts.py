@@ -56,6 +56,13 @@ def test_a_new_search_that_trains_begins_with_the_default_point_and_continues_so
     assert whole.trials[2].architecture == again.trials[2].architecture
 
 
+def test_a_search_at_another_resolution_is_refused_by_its_setting(settings):
+    settings |= {"space": "photos", "budget": {"trials": 1}}
+    search(**{**settings, "data": {"source": "digits", "images": 100, "resolution": 28}})
+    with raises(JournalError, "changed", "data.resolution", 28, 48):
+        search(**{**settings, "data": {"source": "digits", "images": 100, "resolution": 48}})
+
+
 def test_other_searches_do_not_begin_with_it(settings):
     assert points_of({**settings, "start_from": "none"}) is None
     assert points_of({**settings, "space": SPACE}) is None  # it has no default network

@@ -78,6 +78,26 @@ def test_the_best_network_gets_a_better_recipe(place):
     assert len(again.state.trials) == 17 and again.begun == tuned.begun  # the same command goes on
 
 
+def test_the_tuning_of_a_fit_lies_next_to_it_and_has_its_name(place):
+    searched(place, runs_dir=place / "runs" / "cells", name="search")
+    (place / "runs" / "cells" / "fit.jsonl").write_text("")
+    tuned = nasforge.tune("runs/cells/search", budget={"trials": 1}, say=lambda text: None)
+    assert tuned.config.folder == place / "runs" / "cells-tuned" and tuned.state.name == "cells-tuned"
+
+
+def test_columns_with_one_value_become_a_line(place, capfd):
+    searched(place)
+    assert cli.main(["tune", "first", "--recipe", str(_fixed_momentum(place)), "--max-trials", "3"]) == 0
+    out = capfd.readouterr().out
+    assert "In all rows: momentum 0.9." in out and "learning_rate" in out
+
+
+def _fixed_momentum(place):
+    text = "name: r\ndecisions:\n  train:\n    learning_rate: {float: [0.01, 0.5]}\n    momentum: [0.9]\n"
+    (place / RATES).write_text(text)
+    return place / RATES
+
+
 def test_another_network_another_recipe_another_sampler(place):
     searched(place)
     (place / RATES).write_text(
@@ -118,7 +138,7 @@ def test_the_recipe_that_the_network_had_is_tried_first(place, capfd, recipe, fi
     assert now.learning_rate == tuned.changed.get("learning_rate", (0.3, 0.3))[1]  # also where the recipe is silent
     (place / "arch.json").write_text(json.dumps(point))
     assert cli.main(["tune", "first", "--arch", "arch.json", "--recipe", recipe, "--max-trials", "1"]) == 0
-    assert ("differs from the one that the network had" in capfd.readouterr().out) == bool(tuned.changed)
+    assert ("differs from the network's own recipe" in capfd.readouterr().out) == bool(tuned.changed)
 
 
 def test_a_search_by_zero_cost_scores_is_tuned_by_accuracy(place):
@@ -132,7 +152,7 @@ def test_command_prints_the_gain_and_one_json_object(place, capfd):
     searched(place)
     assert cli.main(["tune", "first", "--max-trials", "5"]) == 0
     printed = capfd.readouterr().out
-    assert "0 (first)" in printed and "learning_rate" in printed and "Gained over the first recipe: +" in printed
+    assert "0 (first)" in printed and "learning_rate" in printed and "Gain over the first recipe: +" in printed
     (place / "arch.json").write_text(json.dumps(load_state(place / "runs" / "first").trials[1].architecture.to_json()))
     assert cli.main(["tune", "first", "--arch", "arch.json", "--name", "second", "--max-trials", "3", "--json"]) == 0
     result = json.loads(capfd.readouterr().out)
@@ -144,16 +164,16 @@ def test_command_prints_the_gain_and_one_json_object(place, capfd):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["tune"], "Name an experiment, or a timm model and data"),
+        (["tune"], "tune needs an experiment, or a timm model and data"),
         (["tune", "furst"], "no experiment 'furst'"),
-        (["tune", "first", "--weights", "a.safetensors"], "--weights: the experiment has its own"),
+        (["tune", "first", "--weights", "a.safetensors"], "--weights: these options need --model"),
         (["tune", "first", "--trial", "99"], "no trial 99; they go from 0 to 5"),
         (["tune", "first", "--trial", "1", "--arch", "a.json"], "--arch 'a.json': no such file"),
         (["tune", "first", "--sampler", "tpee"], "unknown sampler 'tpee'; did you mean 'tpe'"),
         (["tune", "first", "--recipe", "sdg"], "no recipe 'sdg'"),
-        (["tune", "--model", "resnet18", "--recipe", "sgd"], "which data?"),
-        (["tune", "--model", "resnet18", "--data", "digits"], "which recipe is to be tuned for 'resnet18'"),
-        (["tune", "--model", "resnet18", "--data", "digits", "--trial", "1"], "leave them out with --model"),
+        (["tune", "--model", "resnet18", "--recipe", "sgd"], "no data. Set --data"),
+        (["tune", "--model", "resnet18", "--data", "digits"], "no recipe to tune for 'resnet18'"),
+        (["tune", "--model", "resnet18", "--data", "digits", "--trial", "1"], "Leave them out with --model"),
     ],
 )
 def test_mistakes(place, capfd, arguments, says):

@@ -37,7 +37,7 @@ def test_campaign_then_a_second_look(place: Path, capfd: Any) -> None:
     assert code == 0, err
     assert "evolution(sample=3)" in out and "random" in out and "mean − 2 SE" in out
     assert "at 6 charged trials" in out and "to the optimum of the signal, 0.75" in out
-    assert "fewer than 5 seeds" in out and "comparison.html, comparison.json" in out
+    assert "with fewer than 5 seeds" in out and "comparison.html, comparison.json" in out
     assert "4 of 4 searches done" in err
     code, out, err = nasforge(capfd, "compare", "camp", "--at", "3,6", "--axis", "trials", "--tracking-uri", "none")
     assert code == 0 and "at 3 charged trials" in out and "at 6 charged trials" in out, err
@@ -94,7 +94,7 @@ def test_a_dead_server_loses_nothing(place: Path, capfd: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare"], "what is to be compared"),
+        (["compare"], "compare: no experiments"),
         (["compare", "nothing"], "no experiment 'nothing'"),
         (["compare", "x", "--seeds", "3"], "seeds: only for a campaign"),
         ([*CAMPAIGN, "--strategies", "evolutoin"], "did you mean 'evolution'"),
@@ -104,7 +104,7 @@ def test_a_dead_server_loses_nothing(place: Path, capfd: Any) -> None:
         ([*CAMPAIGN, "--strategies", "evolution", "--set", "runner.max_concurrent_trials=2"], "runner 'local' has no"),
         ([*CAMPAIGN, "--strategies", "evolution", "--seeds", "0"], "--seeds must be a whole number of at least 1"),
         ([*CAMPAIGN, "--strategies", "evolution", "--workers", "0"], "--workers"),
-        (["compare", "--strategies", "random"], "which search space"),
+        (["compare", "--strategies", "random"], "no search space"),
     ],
 )
 def test_mistakes_are_one_clear_error(place: Path, capfd: Any, arguments: list[str], message: str) -> None:

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from nasforge.cli.app import main
+from nasforge.cli.describe import decision_rows
+from nasforge.settings.space_file import load_space
 
 BUILDER = """
 import torch
@@ -38,6 +40,12 @@ SPACE = "name: mine\nbuilder: {module}:build\ndecisions:\n  model:\n    width: [
 def described(capfd, *words):
     code = main(["describe", *words, "--json"])
     return code, json.loads(capfd.readouterr().out)
+
+
+def test_options_with_a_number_in_their_name_keep_it_in_conditions():
+    rows = {row["decision"]: row["active if"] for row in decision_rows(load_space("blocks"))}
+    assert rows["model.stage{0..2}.layer{0..3}.block.inverted_3.expansion"] == "block is inverted_3"
+    assert rows["model.stage{0..2}.layer{0..3}.block.inverted_5.expansion"] == "block is inverted_5"
 
 
 def test_a_reference_has_the_width_of_its_paper(capfd):

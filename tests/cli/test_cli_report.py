@@ -43,4 +43,4 @@ def test_a_fit_that_has_not_ended_is_continued_first(place, capfd):
     log = '{"kind": "begun", "schema": 1, "inputs": {}, "at": 1.0, "used": 0.0}\n'
     (place / "runs" / "cells" / "fit.jsonl").write_text(log)
     assert cli.main(["report", "cells"]) == 2
-    assert "has not come to its end. Repeat its command" in capfd.readouterr().err
+    assert "has not finished. Repeat its command" in capfd.readouterr().err

@@ -36,16 +36,19 @@ def test_the_table_and_what_it_means(capsys, monkeypatch):
     assert "0.9550 \u00b1 0.0635" in printed  # t of one degree of freedom, 12.7062, times 0.005
     for text in ("found", "reference", "random", "ensemble", "of 2", "0.9900", "2.4k", "68.0k", "test_flip/accuracy"):
         assert text in printed, text
-    assert "Gain over the random others: +0.1850 (95 % interval" in printed and "2 against 2 networks" in printed
-    assert "Gain over the reference ResNets: +0.0150" in printed and "2 networks, each with its own)" in printed
-    assert "Kendall's tau +1.00 (p = 0.083, n = 4); too few to tell" in printed
+    assert "Gain over the random networks: +0.1850 (95 % interval" in printed and "2 against 2 networks" in printed
+    assert (
+        "Gain over the reference ResNets: +0.0150" in printed
+        and "2 networks, each against its own reference)" in printed
+    )
+    assert "Kendall's tau +1.00 (p = 0.083, n = 4); too few networks" in printed
 
 
 def test_one_seed_has_no_interval(capsys):
     cli_retrain._print(judged([finalist(1, 0.9, 0.95, reference=retrained("ResNet-8", 0.93))], [], None))
     printed = capsys.readouterr().out
     assert "(one seed)" in printed and "too few for an interval" in printed
-    assert "Kendall" not in printed and "random others" not in printed
+    assert "Kendall" not in printed and "random networks" not in printed
 
 
 def test_the_figure_of_the_searchs_objective_has_a_column(capsys, monkeypatch):
@@ -55,7 +58,7 @@ def test_the_figure_of_the_searchs_objective_has_a_column(capsys, monkeypatch):
     cli_retrain._print(judged(top, [*top], None, Objective("val/roc_auc", maximise=True)))
     printed = capsys.readouterr().out
     assert "test/roc_auc" in printed and "0.9870" in printed
-    assert "Gain over the random others in test/roc_auc: +0.0000 (1 against 1 seeds: too few" in printed
+    assert "Gain over the random networks in test/roc_auc: +0.0000 (1 against 1 seeds: too few" in printed
 
 
 @pytest.mark.parametrize(

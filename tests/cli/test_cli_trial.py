@@ -43,7 +43,7 @@ def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
     assert content["tracebacks"] == [] and content["log"][3]["metrics"]["val/recall_macro"] > 0
     for options in (("--log",), ("--log", "--trial", "0", "--rerun"), ("--log", "--trial", "9")):
         code, _, err = nasforge_(capfd, "show", "one", *options)
-        assert code == 2 and ("--trial" in err or "no trial 9" in err or "one at a time" in err)
+        assert code == 2 and ("--trial" in err or "no trial 9" in err or "Use one of them" in err)
     (deleted,) = (folder / "runs").glob("one/artifacts/0/attempt-1/classes.json")
     deleted.unlink()
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")

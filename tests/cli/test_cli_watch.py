@@ -66,6 +66,26 @@ def test_an_ended_search_is_summarised_at_once(tmp_path, monkeypatch, capfd):
     assert "See why trial 3 failed: nasforge show made --trial 3 --log" in capfd.readouterr().out
 
 
+def test_a_trial_that_a_stopped_search_left_open_is_interrupted(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "runs" / "made", [header(), *trial(0), *trial(1, "running")])
+    for command in ("show", "watch"):
+        monkeypatch.setattr("nasforge.cli.follow._SILENT_S", 0.0)
+        assert cli.main([command, "made"]) == 0
+        assert "made: 1 finished, 1 interrupted" in capfd.readouterr().out
+
+
+def test_the_search_of_a_fit_has_the_name_that_show_takes(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "runs" / "cells" / "search", [header(budget={"trials": 1}), *trial(0)])
+    (tmp_path / "runs" / "cells" / "fit.jsonl").write_text("")
+    assert cli.main(["watch", "cells"]) == 0
+    captured = capfd.readouterr()
+    assert "'cells/search'" in captured.err and "cells/search: 1 finished" in captured.out
+    assert cli.main(["show", "cells/search"]) == 0
+    assert "cells/search: 1 finished" in capfd.readouterr().out
+
+
 def test_show_says_how_long_it_took(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "runs" / "made", [replace(header(budget={"trials": 3}), schema=2), *trial(0)])

@@ -51,7 +51,7 @@ def test_own_train_val_and_test_folders_are_used(tmp_path):
 def test_a_corrupt_image_is_named(tmp_path):
     fill(tmp_path)
     (tmp_path / "bee" / "broken.png").write_bytes(b"not a picture")
-    with raises(DataError, "unreadable", None, "broken.png"):
+    with raises(DataError, "unreadable", None, "broken.png", f"nasforge inspect {tmp_path}"):
         load_data(DataConfig(str(tmp_path)))
     whole = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
     Image.fromarray(whole).save(tmp_path / "bee" / "broken.png")

@@ -114,7 +114,7 @@ def test_labels_that_are_texts_are_looked_up_in_class_names(tmp_path, kind):
     swapped = labelled(tmp_path / "b.npz", texts, np.array(["cat", "none", "zebra", "ant"]))
     assert swapped.class_names == ("cat", "zebra", "ant")
     assert (swapped.train.images[swapped.train.labels == 1] == 80).all()
-    assert any("'none', which is left out" in note for note in swapped.notes)
+    assert any("'none' has no training images" in note for note in swapped.notes)
     with raises(DataError, "unknown", None, "ant", "class_names", "zebra"):
         labelled(tmp_path / "c.npz", texts, np.array(["zebra", "cat", "dog"]))
 

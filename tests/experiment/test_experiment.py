@@ -397,7 +397,7 @@ def test_other_settings_under_the_same_name_are_refused(tmp_path: Path, settings
     with toy_experiment(toy_config(tmp_path)) as experiment:
         work(experiment, 2)
     before = (tmp_path / "toy" / JOURNAL).read_bytes()
-    with pytest.raises(JournalError, match=rf"holds another search; different: .*{named}.*--name"):
+    with pytest.raises(JournalError, match=rf"holds another search, with a different .*{named}.*--name"):
         toy_experiment(toy_config(tmp_path, **settings))
     assert (tmp_path / "toy" / JOURNAL).read_bytes() == before
 

@@ -94,7 +94,7 @@ def test_missing_and_empty(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="no experiment here"):
         read_events(tmp_path)
     (tmp_path / JOURNAL).touch()
-    with pytest.raises(JournalError, match="has not begun"):
+    with pytest.raises(JournalError, match="has not started"):
         read_events(tmp_path)
 
 

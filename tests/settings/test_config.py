@@ -199,7 +199,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
         ({"ladder": [{"epoch": 3}]}, "a rung is"),
         ({"ladder": [{"epochs": 1, "share": 0}, {"epochs": 3}]}, "share must be a number above 0 and at most 1"),
         ({"ladder": [{"epochs": 1, "resolution": 0.5}, {"epochs": 3}]}, "resolution must be a whole number"),
-        ({"ladder": [{"epochs": 1}, {"epochs": 3, "share": 0.5}]}, "the last rung trains on all images"),
+        ({"ladder": [{"epochs": 1}, {"epochs": 3, "share": 0.5}]}, "the last rung uses all images"),
         ({"ladder": [{"epochs": 1}, {"epochs": 3, "share": 0.5}, {"epochs": 9}]}, "must not fall"),
         ({"ladder": [{"epochs": 1, "resolution": 16}, {"epochs": 3, "resolution": 8}, {"epochs": 9}]}, "must not fall"),
         ({"ladder": [{"proxies": []}, {"epochs": 3}]}, "a rung is"),

@@ -21,7 +21,7 @@ def test_the_shipped_spaces_and_recipes_have_nothing_unread():
         ({"schedule": "one_cycle", "warmup_epochs": 2}, "train.warmup_epochs is 2, but train.schedule is one_cycle"),
         ({"early_stopping_metric": "loss"}, "train.early_stopping is 0, so nothing reads it"),
         ({"randaugment_magnitude": 5}, "train.randaugment is 0, so nothing reads it"),
-        ({"early_stopping": 1, "swa_share": 0.5}, "train.swa_share averages the last epochs; a training that"),
+        ({"early_stopping": 1, "swa_share": 0.5}, "train.swa_share averages the last epochs, which a training"),
         (
             {"warmup_epochs": 3},
             "train.warmup_epochs is 3, no shorter than a training (epochs: 3): the learning rate rises",

@@ -109,13 +109,13 @@ def test_seeds_without_a_final_figure_are_named() -> None:
     )
     assert row(comparison, "x", "final").summary.n == 2
     (note,) = [note for note in comparison.notes if "'final'" in note]
-    assert "missing of x (seed 1), y (seed 0, 1): the table has none" in note and "random" not in note
+    assert "missing for x (seed 1), y (seed 0, 1): the table has none" in note and "random" not in note
     assert not any("'test'" in note for note in comparison.notes)  # nothing was retrained
 
 
 def test_parts_of_trainings_are_not_trials_of_one_cost() -> None:
     groups = [group("random", [1, 2]), group("promotion", [1, 3], pieces=True)]
-    assert any("parts of trainings (promotion)" in note for note in compare_groups("c", groups).notes)
+    assert any("trains a piece (promotion)" in note for note in compare_groups("c", groups).notes)
     assert not any("parts of" in note for note in compare_groups("c", groups, axis="worker_seconds").notes)
     assert row(compare_groups("c", groups), "promotion").against_random is not None
 
@@ -314,7 +314,7 @@ def test_checkpoints_beyond_what_all_have_reached(at: list[float]) -> None:
 def test_without_random_there_is_no_test() -> None:
     comparison = compare_groups("c", [group("x", [1, 2]), group("y", [1, 2])])
     assert all(r.against_random is None for r in comparison.rows)
-    assert any("no random search" in note for note in comparison.notes)
+    assert any("without a random search" in note for note in comparison.notes)
 
 
 def test_same_call_same_figures() -> None:

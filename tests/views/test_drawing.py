@@ -74,7 +74,7 @@ def test_a_point_is_drawn_by_the_command(tmp_path, capfd):
     assert cli.main([*words, "--draw", str(tmp_path / "a.svg")]) == 2
     assert "must end with .html or .png" in capfd.readouterr().err
     assert cli.main(["describe", "tiny", "--draw", str(tmp_path / "b.html")]) == 2
-    assert "say which with --point" in capfd.readouterr().err
+    assert "Choose it with --point" in capfd.readouterr().err
     assert cli.main([*words, "--draw", str(tmp_path / "none" / "a.html")]) == 2
     assert "cannot be written" in capfd.readouterr().err
 
@@ -86,11 +86,11 @@ def test_a_trial_is_drawn_by_the_command(tmp_path, capfd, monkeypatch):
     assert cli.main(["show", "first", "--trial", "0", "--draw", "net.html"]) == 0
     assert "first, trial 0" in (tmp_path / "net.html").read_text()
     assert cli.main(["show", "first", "--draw", "net.html"]) == 2
-    assert "--draw draws the network of one trial: say which with --trial N" in capfd.readouterr().err
+    assert "--draw draws the network of one trial. Choose it with --trial N" in capfd.readouterr().err
     assert cli.main(["show", "first", "--trial", "0", "--rerun", "--draw", "net.html"]) == 2
-    assert "one at a time" in capfd.readouterr().err
+    assert "Use one of them" in capfd.readouterr().err
     assert cli.main(["show", "first", "--trial", "0", "--importance"]) == 2
-    assert "one at a time" in capfd.readouterr().err
+    assert "Use one of them" in capfd.readouterr().err
 
 
 def test_a_comparison_draws_the_best_of_each(tmp_path, monkeypatch):

@@ -330,7 +330,8 @@ def _sorted_out(
 def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
     if not experiments:
         raise ConfigError(
-            "what is to be compared? Name experiments, or run some: --space SPACE --strategies a,b,c", kind="missing"
+            "compare: no experiments are named. Name some, or run them: --space SPACE --strategies a,b,c",
+            kind="missing",
         )
     folders: list[Path] = []
     for experiment in experiments:

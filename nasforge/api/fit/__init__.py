@@ -76,9 +76,7 @@ class Fitted:
         folder = Path(folder).absolute()
         finished = finished_of(entries_of(folder))
         if finished is None:
-            raise JournalError(
-                f"{folder}: this fit has not come to its end. Repeat its command to continue it", kind="empty"
-            )
+            raise JournalError(f"{folder}: this fit has not finished. Repeat its command to continue it", kind="empty")
         return Fitted(folder, _with_places(folder, finished["content"]))
 
     @property
@@ -233,6 +231,7 @@ def fit(
     with trust.from_user(say), FitLog(folder, inputs, started) as log:
         last = finished_of(log.entries)
         if last is not None and last["seconds"] >= seconds:
+            say("This fit is complete: nothing is trained. A larger --time continues it.")
             return Fitted.read(folder)
         from nasforge.api.fit.run import run
         from nasforge.api.track import track_results

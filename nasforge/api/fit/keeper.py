@@ -136,7 +136,7 @@ class Keeper:
         best = " (best so far)" if self._experiment.state.best is trial else ""
         cause = "" if result.error is None else f": {result.error.message}"
         left = max(0.0, self._end - self._log.used)
-        self._say(f"candidate {number}: {result.status}{cause}, {shown}{best}; {left:.0f} s of the search left")
+        self._say(f"candidate {number}: {result.status}{cause}, {shown}{best}; {left:.0f} s left for the search")
 
     def _stop(self) -> None:
         assert self._experiment is not None  # noqa: S101

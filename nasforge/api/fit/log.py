@@ -7,6 +7,7 @@ between two sessions).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
-from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.errors import ConfigError, JournalError, NasforgeError
 from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone
 
 SCHEMA = 1
@@ -229,7 +230,8 @@ class FitLog:
         if entry is None:
             value, reason = make()
             entry = self.write("decision", name=name, value=value, reason=reason)
-            plain = "" if isinstance(value, Mapping) else f"{shown(value)}, "
+            text = metric_name(str(value)) if name == "metric" else shown(value)
+            plain = "" if isinstance(value, Mapping) else f"{text}, "
             say(f"{name.replace('_', ' ')}: {plain}{reason}")
         return entry["value"]  # type: ignore[no-any-return]
 
@@ -240,8 +242,18 @@ class FitLog:
     def __enter__(self) -> FitLog:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        refused = kind is not None and issubclass(kind, NasforgeError)
+        if refused and all(entry["kind"] == "begun" for entry in self.entries):  # the data cannot be used
+            (self.folder / FIT).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other files lie there
+                self.folder.rmdir()
         self.close()
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a metric in sentences: `macro F1` for `f1_macro`."""
+    return {"f1_macro": "macro F1", "loss": "log loss"}.get(metric, metric.replace("_", " "))
 
 
 def shown(value: Any) -> str:
@@ -252,6 +264,12 @@ def shown(value: Any) -> str:
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the inputs that are not the same; one that an older log lacks is None there."""
     return [key for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
+def _setting_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -266,10 +284,13 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
                 key="name",
             )
     if differing:
-        names = ", ".join(f"{key} (was {before.get(key)!r}, is {now.get(key)!r})" for key in differing)
+        changes = ", ".join(
+            f"{key.replace('_', ' ')} {_setting_text(now.get(key))} (was {_setting_text(before.get(key))})"
+            for key in differing
+        )
         raise ConfigError(
-            f"{folder}: a fit of this name was begun with other settings: {cut(names)}. Repeat that command to "
-            "continue it, or use another --name",
+            f"{folder}: this fit began with other settings: {cut(changes)}. Repeat its command to continue it, or use "
+            "another --name",
             kind="changed",
             key="name",
         )

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from nasforge.api.fit.judging import Confusion, confusions
-from nasforge.api.fit.log import shown
+from nasforge.api.fit.log import metric_name, shown
 from nasforge.api.fit.rows import METRICS
 from nasforge.core.errors import ConfigError
 from nasforge.exporters.network_folder import load
@@ -94,7 +94,7 @@ def _protocol(work: Work, content: Mapping[str, Any]) -> str:
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
         f"{content['compared']} that were trained to the end, of {content['tried']} that were tried, by "
-        f"{content['metric'].replace('_', ' ')}: {content['reason']}. "
+        f"{metric_name(content['metric'])}: {content['reason']}. "
         f"test: {split['test']} images, opened after the choice, once per row."
     )
 

@@ -30,9 +30,7 @@ def rewrite_report(folder: Path, page: Path | None = None) -> Path:
     entries = entries_of(folder)
     finished = finished_of(entries)
     if finished is None:
-        raise JournalError(
-            f"{folder}: this fit has not come to its end. Repeat its command to continue it", kind="empty"
-        )
+        raise JournalError(f"{folder}: this fit has not finished. Repeat its command to continue it", kind="empty")
     inputs, content = entries[0]["inputs"], finished["content"]
     with FitLog(folder, inputs, time.monotonic()) as log:
         tested = log.last("tested", row=content["winner"])
@@ -43,9 +41,7 @@ def rewrite_report(folder: Path, page: Path | None = None) -> Path:
         work = Work(log, _request_of(folder, inputs), float(finished["seconds"]), NO_TRACKING, lambda text: None)
         answers = test_answers_of(work, str(tested["what"]))
         if not answers.is_file():
-            raise ConfigError(
-                f"{answers}: this file is missing, and the page shows what is in it. Restore it", kind="missing"
-            )
+            raise ConfigError(f"{answers}: this file is missing, and the report needs it. Restore it", kind="missing")
         page = page or folder / REPORT
         write_report(page, work, content, answers)
     return page

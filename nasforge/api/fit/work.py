@@ -282,10 +282,10 @@ class Work:
 
         def decided() -> tuple[str, str]:
             if self.request.objective:
-                return self.request.objective.rpartition("/")[2], "as asked for"
+                return self.request.objective.rpartition("/")[2], "as you set it"
             split = self.pool if self.possible_folds[0] > 1 else self.whole.validation
             if len(split) < FEWEST_VALIDATING:
-                return "loss", f"{len(split)} images are too few to compare shares of right answers"
+                return "loss", f"accuracies on {len(split)} images are too coarse to compare"
             if self.imbalance > IMBALANCED:
                 return (
                     "balanced_accuracy",

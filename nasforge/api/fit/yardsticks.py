@@ -21,7 +21,7 @@ from sklearn.svm import SVC
 from torch.nn.functional import adaptive_avg_pool2d
 
 from nasforge.api.fit import judging
-from nasforge.api.fit.judging import per_image
+from nasforge.api.fit.log import metric_name
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import yardsticks_of
 from nasforge.data.npz import write_npz
@@ -217,9 +217,11 @@ def measure_yardsticks(work: Work) -> list[Answered]:
             rows.append({"name": name, "kind": kind, "seconds": seconds})
         write_npz(kept, kept_answers)
         work.log.write("yardsticks", rows=rows)
-        best = max(kept_answers, key=lambda name: per_image(work.metric, work.truth, kept_answers[name]).mean())
-        figure = judging.figures(work.truth, kept_answers[best])[work.shown_metric]
-        work.say(f"best yardstick without a network: {best}, {work.shown_metric.replace('_', ' ')} {figure:.3f}")
+        values = {
+            name: judging.figures(work.truth, answers)[work.shown_metric] for name, answers in kept_answers.items()
+        }
+        best = max(values, key=lambda name: values[name])
+        work.say(f"best baseline: {best}, {metric_name(work.shown_metric)} {values[best]:.3f}")
     entry = work.log.last("yardsticks")
     assert entry is not None  # noqa: S101
     with np.load(kept, allow_pickle=False) as file:

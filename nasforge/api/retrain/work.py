@@ -234,8 +234,8 @@ class Work:
         if missing:
             views = " and ".join(_VIEWS[kind] for kind in missing)
             failures.append(
-                f"{network.label}: met the test split before without {views} and is not measured again; retrain with "
-                f"other --epochs for figures with {views}"
+                f"{network.label}: was measured on the test split without {views}, and no network is measured twice. "
+                f"Retrain with another number of --epochs to measure {views} too"
             )
         test = {key: spread([metrics[key] for metrics in tests]) for key in keys}
         return Retrained(network.label, tuple(names), network.costs, test, tuple(failures), network.notes)

@@ -227,8 +227,8 @@ class LookupTable:
             )
         if self._guessed:
             notes.append(
-                f"column '{self._signals()[0]}' is called {self.metric}, so the search maximises it. If less of it is "
-                "better, give its name: --set evaluator.metric=val/loss --objective val/loss"
+                f"column '{self._signals()[0]}' is called {self.metric}, so the search maximises it. If lower is "
+                "better, name it: --set evaluator.metric=val/loss --objective val/loss"
             )
         return tuple(notes)
 
@@ -332,8 +332,8 @@ class LookupTable:
         between = [name for name, domain in self.space.domains.items() if math.isinf(domain.size)]
         advice = f"No table has every value of {', '.join(between)}: list its own in the space. " if between else ""
         raise ConfigError(
-            f"{problem}{f'; like it is {near}' if near else ''}. {advice}A table that covers only a part of "
-            "the space needs partial: true",
+            f"{problem}{f'; the nearest row is {near}' if near else ''}. {advice}If the table covers only part of "
+            "the space, set partial: true",
             kind="missing",
         )
 

@@ -77,7 +77,7 @@ class Rows:
     def missing(self, architecture: Architecture) -> str:
         """Return the message that a point has no row."""
         shown = self._shown(self._key_of(architecture))
-        return f"table {self._file.path}: no row for this point: {shown} is none of its {len(self._index):,} keys"
+        return f"table {self._file.path}: no row for this point: {shown} is not among its {len(self._index):,} keys"
 
     def nearest(self, architecture: Architecture) -> str:
         """Return the row most similar to a missing point; empty if there is none. Slow if keys are texts."""

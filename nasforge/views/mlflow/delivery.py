@@ -290,7 +290,7 @@ class Delivery:
         before = [name for name, store in self._ids["stores"].items() if store["delivered"] and store is not self._mine]
         if before:
             earlier = "mlflow.db in the runs folder" if before[-1] == "default" else before[-1]
-            self._note(f"'{self.name}' was tracked at {earlier}. From now on all of it goes to {self.shown}")
+            self._note(f"'{self.name}' was tracked at {earlier}. From now on it is tracked at {self.shown}")
         header = self._journal.header()
         if header is not None:
             tag = columns_tag(header, self._mine["key"], pooled=bool(os.environ.get(POOL)))
@@ -327,7 +327,7 @@ class Delivery:
             return None
         if not tags.items() <= runs[0].data.tags.items():
             raise TrackingError(
-                f"{self.shown} answers with runs that nobody asked for, it is no MLflow server",
+                f"{self.shown} answers with runs that nobody asked for, so it is not an MLflow server",
                 kind="failed",
                 key="tracking_uri",
             )
@@ -339,7 +339,7 @@ class Delivery:
         self._count_answer()
         if not info.run_id:
             raise TrackingError(
-                f"{self.shown} makes runs without ids, it is no MLflow server", kind="failed", key="tracking_uri"
+                f"{self.shown} makes runs without ids, so it is not an MLflow server", kind="failed", key="tracking_uri"
             )
         return info.run_id, info.start_time
 

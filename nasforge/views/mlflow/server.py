@@ -42,7 +42,7 @@ def served(uri: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]
     database = sqlite_file(uri)
     if database is not None and not database.is_file():
         raise ConfigError(
-            f"{database}: there is no such database, no search was tracked here. Run: nasforge search",
+            f"{database}: there is no such database, because no search was tracked here. Run: nasforge search",
             kind="missing",
             key="tracking_uri",
         )

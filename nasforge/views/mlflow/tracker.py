@@ -126,8 +126,8 @@ class MlflowTracker:
                 left = self._delivery.left()
                 if left > _MANY:
                     self._say(
-                        f"MLflow takes what is left of '{self._delivery.name}': {left:,} events. "
-                        f"Ctrl-C leaves them to: {self._delivery.command()}"
+                        f"Sending the last {left:,} events of '{self._delivery.name}' to MLflow. "
+                        f"After Ctrl-C, send them by: {self._delivery.command()}"
                     )
             if self._delivery.progress != seen or self._delivery.makes_database:
                 seen, since = self._delivery.progress, time.monotonic()
@@ -176,8 +176,8 @@ class MlflowTracker:
         elif first and not self._closing.is_set():
             what = self._trouble if ours else f"it takes nothing at the moment ({self._trouble})"
             self._say(
-                f"MLflow at {self._delivery.shown}: {what}. The search goes on; what is missing is delivered as soon "
-                f"as possible. {self._delivery.password_note()}At the latest by: {self._delivery.command()}"
+                f"MLflow at {self._delivery.shown}: {what}. The search continues, and the missing events are sent "
+                f"as soon as possible. {self._delivery.password_note()}To send them later: {self._delivery.command()}"
             )
 
 

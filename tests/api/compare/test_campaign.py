@@ -225,7 +225,7 @@ def test_experiments_already_run(tmp_path: Path) -> None:
     some = compare(["random-s0", "evolution-s0"], runs_dir=tmp_path / "camp", tracking_uri="none", name="two")
     assert list(some.strategies) == ["random", "evolution"]
     assert (tmp_path / "camp" / "two" / "comparison.json").is_file()
-    assert any("fewer than 5 seeds" in note for note in some.notes)
+    assert any("with fewer than 5 seeds" in note for note in some.notes)
 
 
 def test_different_problems_are_refused_with_the_keys(tmp_path: Path) -> None:

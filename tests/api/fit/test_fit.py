@@ -16,6 +16,7 @@ import nasforge
 from nasforge.api.fit import Fitted, _name_of, log
 from nasforge.api.fit.rewrite import rewrite_report
 from nasforge.cli.app import main
+from nasforge.cli.fit import _show as print_fit
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
 from nasforge.experiment.journal import FIT
 from nasforge.experiment.state import load_state
@@ -81,6 +82,13 @@ def test_yardsticks_are_rows_and_never_the_winner(fitted):
     assert all(row.test and row.val for row in fitted.leaderboard)
 
 
+def test_the_best_baseline_on_the_screen_is_the_best_of_the_table(fitted, messages):
+    (line,) = (line for line in messages if line.startswith("best baseline: "))
+    name, _, value = line.removeprefix("best baseline: ").rpartition(" accuracy ")
+    baselines = {row.name: row.val["accuracy"] for row in fitted.leaderboard if row.kind in ("majority", "sklearn")}
+    assert f"{max(baselines.values()):.3f}" == value == f"{baselines[name.rstrip(',')]:.3f}"
+
+
 def test_the_choice_is_on_record_before_the_test_split_is_opened(fitted):
     kinds = [entry["kind"] for entry in entries(fitted)]
     assert kinds.index("chosen") < kinds.index("opened") < kinds.index("tested") < kinds.index("finished")
@@ -138,8 +146,10 @@ def test_the_page_names_the_images_of_mistakes(fitted, tmp_path, named):
 
 def test_a_finished_fit_is_printed_again_and_nothing_is_done(fitted, place):
     before = (fitted.folder / FIT).read_bytes()
-    again = nasforge.fit(place / "few.npz", **settings(place))
+    lines = []
+    again = nasforge.fit(place / "few.npz", **settings(place), say=lines.append)
     assert again.content == fitted.content and (fitted.folder / FIT).read_bytes() == before
+    assert len(lines) == 1 and "--time" in lines[0]
 
 
 def test_a_plan_repeats_the_decisions(fitted, place, tmp_path, monkeypatch):
@@ -238,6 +248,12 @@ def test_ctrl_c_loses_nothing(place, tmp_path, monkeypatch, fitted):
         with pytest.raises(KeyboardInterrupt):
             nasforge.fit(place / "few.npz", **settings(tmp_path))
     assert nasforge.fit(place / "few.npz", **settings(tmp_path)).content["winner"] == fitted.content["winner"]
+
+
+def test_the_table_says_whether_the_test_split_was_seen_before(fitted, capfd):
+    for again, words in ((False, "opened after the choice"), (True, "seen before")):
+        print_fit({**fitted.content, "test_seen_before": again})
+        assert words in capfd.readouterr().out
 
 
 def test_more_time_searches_on_and_says_that_the_test_split_was_seen(fitted, place, tmp_path):

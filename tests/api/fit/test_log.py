@@ -5,7 +5,7 @@ import pytest
 from expecting import raises
 
 from nasforge.api.fit.log import FitLog, entries_of
-from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.experiment.journal import FIT
 
 INPUTS = {"source": "/photos", "constraints": ["flops<=40M"], "seed": 0}
@@ -51,7 +51,7 @@ def test_an_unfinished_line_is_cut_off(tmp_path):
 def test_other_inputs_are_refused_by_name(tmp_path):
     with opened(tmp_path) as log:
         log.write("yardsticks", rows=[])
-    with raises(ConfigError, "changed", "name", "constraints", "--name"):
+    with raises(ConfigError, "changed", "name", "constraints none (was flops<=40M)", "--name"):
         opened(tmp_path, {**INPUTS, "constraints": []})
     opened(tmp_path).close()
 
@@ -62,6 +62,16 @@ def test_other_inputs_begin_anew_where_nothing_was_trained(tmp_path):
     with opened(tmp_path, {**INPUTS, "labels": "/labels.csv"}) as log:
         assert not log.resumed and log.used < 1
     assert [entry["kind"] for entry in entries_of(tmp_path)] == ["begun"]
+
+
+def test_a_fit_whose_data_are_refused_leaves_no_folder(tmp_path):
+    with pytest.raises(DataError), opened(tmp_path / "cells"):
+        raise DataError("one class", kind="empty")
+    assert not (tmp_path / "cells").exists()
+    with pytest.raises(DataError), opened(tmp_path / "cells") as log:
+        log.write("inspected", inspection={})
+        raise DataError("too few", kind="empty")
+    assert (tmp_path / "cells" / FIT).is_file()
 
 
 def test_two_processes_do_not_work_on_one_fit(tmp_path):

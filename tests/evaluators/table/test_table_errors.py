@@ -135,8 +135,8 @@ def test_other_options_of_before_say_how_the_table_is_converted(tmp_path, option
 
 def test_a_point_without_a_row_ends_the_search_with_the_nearest(tmp_path):
     path = written(tmp_path, "width,rate,accuracy\n8,0.1,0.5\n16,0.1,0.75\n")
-    near = r"model.width 8, train.rate 1 is none of its 2 keys; like it is model.width 8, train.rate 0.1 \(line 2\)"
-    with pytest.raises(ConfigError, match=rf"no row for this point: {near}.*needs partial: true"):
+    near = r"model.width 8, train.rate 1 is not among its 2 keys; the nearest row is model.width 8, train.rate 0.1"
+    with pytest.raises(ConfigError, match=rf"no row for this point: {near} \(line 2\).*set partial: true"):
         looked_up(table(flat(), path), model__width=8, train__rate=1.0)
 
 
