@@ -96,7 +96,7 @@ def test_one_class_may_be_an_objective():
     assert made.extra == ("recall_of_3",) and made.about.data_hash
     with raises(ConfigError, "range", "val/recall_of_12", 10):
         _ = evaluator(objectives=[Objective("val/recall_of_12", True)]).about.data_hash
-    with pytest.raises(ConfigError, match=r"val/recal_of_3.*did you mean 'val/recall_macro'"):
+    with raises(ConfigError, "missing", "objectives", "val/recal_of_3", "val/recall_macro"):
         make_evaluator(resolve({**settings, "objectives": ["val/recal_of_3"]}))
 
 
@@ -209,7 +209,7 @@ def test_mistakes_are_found_before_anything_runs():
     with raises(ConfigError, "missing", "data"):
         Training(SearchSpec(SPACE, None, [Rung(1)]))
     for bad in ({"threads": 0}, {"time_limit_s": 0}):
-        with pytest.raises(ConfigError, match=next(iter(bad))):
+        with raises(ConfigError, "range", f"evaluator.{next(iter(bad))}"):
             evaluator(**bad)
 
 

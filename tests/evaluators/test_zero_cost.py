@@ -334,7 +334,7 @@ def test_what_a_search_without_training_would_cost(tmp_path: Path) -> None:
 
 
 def test_objectives_that_are_no_proxies_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"objective 'val/accuracy' is not measured; Known: .*zc/synflow"):
+    with raises(ConfigError, "unknown", "val/accuracy", "zc/synflow"):
         make_evaluator(free_search(tmp_path, objectives=["val/accuracy"]))
     with raises(ConfigError, "unknown", "proxy", "synfow", "synflow"):
         make_evaluator(free_search(tmp_path, objectives=["zc/synfow"]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expecting import raises
 
 import nasforge
 from nasforge.cli.app import main
@@ -57,7 +58,7 @@ def test_every_verb_reads_a_journal_once(tmp_path: Path, reads: Counter[str]) ->
     for words in (["show", "first"], ["show", "first", "--trial", "0", "--rerun"], ["list"]):
         assert main([*words, "--runs-dir", str(runs)]) == 0
         assert reads.pop("first") == 1
-    with pytest.raises(SearchError, match="nothing to retrain"):
+    with raises(SearchError, "unsupported"):
         nasforge.retrain(runs / "first")
     assert reads.pop("first") == 1
 

@@ -182,7 +182,7 @@ def test_scores_that_nobody_gives_are_an_error():
 
 @pytest.mark.parametrize(("option", "value"), [("pool", 0), ("batch", 0), ("batch", 2.5)])
 def test_wrong_options_are_refused(option, value):
-    with pytest.raises(ConfigError, match=option):
+    with raises(ConfigError, "range", f"strategy.{option}"):
         Screening(spec_of(FLAT, ladder=LADDER), **{option: value})
 
 
