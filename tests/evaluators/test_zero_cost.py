@@ -246,6 +246,10 @@ def test_a_proxy_takes_options_and_is_reported_without_them() -> None:
         ("swap_regularised(params=many)", ("invalid", "proxy")),
         ("swap_regularised(params=2", ("invalid", "proxy")),
         ("swap_regularised(params=2), swap(params=1)", ("invalid", "proxy")),
+        ("swap_regularised()(params=2)", ("invalid", "proxy")),
+        ("synflow()()", ("invalid", "proxy")),
+        ("swap_regularised(params=1, params=2)", ("invalid", "proxy")),
+        ("swap_regularised(**{'params': 2})", ("invalid", "proxy")),
     ],
 )
 def test_options_of_a_proxy_are_checked_before_the_search(name: str, expected: tuple[str, ...]) -> None:
