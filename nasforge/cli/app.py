@@ -190,7 +190,7 @@ def _kind_and_key(error: TyperException, command: str) -> tuple[str, str | None]
     if (parameter := getattr(error, "param", None)) is not None:
         if hasattr(error, "param_type"):  # only of a missing argument or option
             return "missing", parameter.name
-        reasons = getattr(error.__cause__, "errors", list)()
+        reasons: list[Any] = getattr(error.__cause__, "errors", list)()
         return _OF_PYDANTIC.get(reasons[0]["type"] if reasons else "", "type"), parameter.name
     if (option := getattr(error, "option_name", None)) is not None:
         key = option.lstrip("-").replace("-", "_")
