@@ -374,7 +374,7 @@ def test_worker_with_other_data_is_refused(tmp_path: Path) -> None:
     class Data(Planted):
         about = About(data_hash="other")
 
-    with toy_experiment(toy_config(tmp_path)) as experiment, raises(SearchError, "changed"):
+    with toy_experiment(toy_config(tmp_path)) as experiment, raises(SearchError, "failed", None, "data"):
         run(experiment, Data())
 
 
