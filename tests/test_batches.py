@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from expecting import raises
 
 from nasforge.api.repeat import rerun
 from nasforge.core.errors import SearchError
@@ -175,7 +176,7 @@ def test_constraints_are_not_checked_at_a_rung_of_proxies_but_said(tmp_path: Pat
     assert "constraint/violation" not in unknown, "nothing is said of costs that are not known"
     rejected = toy_config(tmp_path, name="trained", ladder=LADDER, constraints=["flops<=3"], budget={"trials": 1})
     refusing = toy_experiment(rejected, check=lambda p: {"cost/flops": 9.0}, max_rejections_in_a_row=1)
-    with refusing as experiment, pytest.raises(SearchError, match="violate the constraints"):
+    with refusing as experiment, raises(SearchError, "empty", "constraints", "flops<=3"):
         experiment.next()
 
 
@@ -195,7 +196,7 @@ def test_a_rung_that_the_ladder_does_not_have(tmp_path: Path) -> None:
         def ask(self, number: int) -> Proposal:
             return Measure(nested_space().default_point(), rung=3)
 
-    with experiment_in(tmp_path, Wrong()) as experiment, pytest.raises(SearchError, match=r"rung 3.*has 3 rung"):
+    with experiment_in(tmp_path, Wrong()) as experiment, raises(SearchError, "invalid", "strategy", "rung 3"):
         experiment.next()
 
 

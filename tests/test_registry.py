@@ -117,7 +117,7 @@ def test_unknown_name() -> None:
 
 def test_module_and_attribute() -> None:
     assert registry.get("strategy", "nasforge.strategies.random:Random") is registry.get("strategy", "random")
-    with pytest.raises(ConfigError, match="cannot import nowhere"):
+    with raises(ConfigError, "missing", "strategy", "nowhere"):
         registry.get("strategy", "nowhere:Thing")
     with raises(ConfigError, "missing", None, "Thing"):
         registry.get("strategy", "nasforge.strategies.random:Thing")
@@ -131,9 +131,9 @@ def test_names_in_the_files_of_earlier_versions_are_forwarded(tmp_path: Path) ->
     assert registry.get("block", "nasforge.blocks.separable:SeparableBlock") is SeparableBlock
 
 
-@pytest.mark.parametrize(("value", "says"), [("abc", "integer"), (2.5, "integer"), (None, "integer")])
-def test_options_are_checked_by_type(value: object, says: str) -> None:
-    with pytest.raises(ConfigError, match=rf"strategy 'evolution', option 'population': .*{says}.*got {value!r}"):
+@pytest.mark.parametrize("value", ["abc", 2.5, None])
+def test_options_are_checked_by_type(value: object) -> None:
+    with raises(ConfigError, "type", "population", "evolution", "integer", repr(value)):
         registry.check_options("strategy", "evolution", {"population": value}, taken=1)
 
 
@@ -143,7 +143,7 @@ def test_a_module_that_breaks_while_imported(tmp_path: Path, monkeypatch: pytest
     monkeypatch.syspath_prepend(tmp_path)
     with raises(ConfigError, "failed", None, "crooked_module.py"):
         registry.get("builder", "crooked_module:build")
-    with pytest.raises(ConfigError, match="breaks while it is imported: ZeroDivisionError"):
+    with raises(ConfigError, "failed", "builder", "ZeroDivisionError"):
         registry.get("builder", "raising_module:build")
 
 
@@ -177,7 +177,7 @@ def test_options_are_checked_by_name() -> None:
             patch.setattr(registry, "get", lambda kind, name: factory)
             assert registry.make("strategy", "_test", {"population": 5}, "s") == ("s", 5)
             for wrong in ("populaton", "seed", "spec"):
-                with pytest.raises(ConfigError, match=rf"has no option '{wrong}'.*Known: population"):
+                with raises(ConfigError, "unknown", wrong, "population"):
                     registry.make("strategy", "_test", {wrong: 5}, "s")
     finally:
         del registry.BUILT_IN["strategy"]["_test"]

@@ -372,13 +372,23 @@ SETS_ITS_KIND = {"TrainingFailed"}
 """Errors that pass their kind to their parent."""
 
 
-def test_every_error_says_of_which_kind_it_is():
-    trees = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "nasforge").rglob("*.py"))}
+def trees_below(folder):
+    return {path: ast.parse(path.read_text()) for path in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def errors_of(trees):
+    """Return the names of the package's errors."""
     classes = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     errors = {"NasforgeError"}
     for _ in range(4):  # generations
         errors |= {node.name for node in classes if errors & {ast.unparse(base) for base in node.bases}}
     assert {"ConfigError", "TrustError", "EventError", "NoOptimum", *SETS_ITS_KIND} <= errors
+    return errors
+
+
+def test_every_error_says_of_which_kind_it_is():
+    trees = trees_below("nasforge")
+    errors = errors_of(trees)
     poor = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path, tree in trees.items()
@@ -422,6 +432,41 @@ def _is_without_kind(node, errors):
 )
 def test_the_check_of_kinds_sees_what_has_none(line, is_poor):
     assert any(_is_without_kind(node, {"ConfigError"}) for node in ast.walk(ast.parse(line))) is is_poor
+
+
+def test_tests_expect_the_kind_and_key_of_an_error_and_not_its_wording():
+    errors = errors_of(trees_below("nasforge"))
+    worded = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in trees_below("tests").items()
+        for node in ast.walk(tree)
+        if _expects_words(node, errors)
+    ]
+    assert not worded, "write raises(Error, kind, key, *names) of tests/expecting.py: " + ", ".join(worded)
+
+
+def _expects_words(node, errors):
+    """Return whether code is `pytest.raises(Error, match=...)` of one of these errors, alone or among several."""
+    if not isinstance(node, ast.Call) or ast.unparse(node.func).rpartition(".")[2] != "raises" or not node.args:
+        return False
+    expected = node.args[0].elts if isinstance(node.args[0], ast.Tuple) else [node.args[0]]
+    ours = any(ast.unparse(each).rpartition(".")[2] in errors for each in expected)
+    return ours and any(keyword.arg == "match" for keyword in node.keywords)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_worded"),
+    [
+        ('pytest.raises(ConfigError, match="must be")', True),
+        ('pytest.raises((ValueError, errors.ConfigError), match="must be")', True),
+        ('pytest.raises(ValueError, match="must be")', False),
+        ('raises(ConfigError, "range", "seed", 3)', False),
+        ("pytest.raises(ConfigError)", False),
+        ('re.compile(ConfigError, match="must be")', False),
+    ],
+)
+def test_the_check_of_expected_words_sees_them(line, is_worded):
+    assert any(_expects_words(node, {"ConfigError"}) for node in ast.walk(ast.parse(line))) is is_worded
 
 
 def test_the_picture_in_the_readme_shows_the_stored_results(tmp_path):

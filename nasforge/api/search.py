@@ -153,7 +153,7 @@ def admit_cluster(address: Any) -> None:
     Raises:
         TrustError: its address is from a file, and the user has not agreed to it.
     """
-    trust.admit(f"Ray at {address}", f"the Ray cluster at '{address}'")
+    trust.admit(f"Ray at {address}", f"runner 'ray_tune' at '{address}'")
 
 
 def suited_to_images(config: ExperimentConfig) -> ExperimentConfig:

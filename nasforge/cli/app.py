@@ -157,7 +157,9 @@ def _run(arguments: list[str]) -> Outcome:
         message = error.format_message().rstrip(".")
         command = _command_of(arguments)
         known = [command] if command in _names() else []
-        return _failed(f"{message}{'' if message.endswith('?') else '.'} See: {command_line(*known, '--help')}")
+        message = f"{message}{'' if message.endswith('?') else '.'} See: {command_line(*known, '--help')}"
+        kind, key = _kind_and_key(error, command)
+        return _failed(message, kind=kind, key=key)
     except ConfigError as error:
         problems = [{"error": str(p), "kind": p.kind, "key": p.key} for p in error.problems]
         return _failed(str(error), kind=error.kind, key=error.key, problems=problems)
@@ -169,6 +171,35 @@ def _run(arguments: list[str]) -> Outcome:
         traceback.print_exc()
         kept = ". The same command continues" if _command_of(arguments) in _CONTINUED else ""
         return _failed(f"unexpected {type(error).__name__}: {error}{kept}", 1, kind="failed")
+
+
+_OF_PYDANTIC = {
+    **dict.fromkeys(("greater_than", "greater_than_equal", "less_than", "less_than_equal"), "range"),
+    **dict.fromkeys(("enum", "literal_error"), "unknown"),
+}
+"""Kinds of pydantic's errors, by which typer checks values; the others are of kind `type`."""
+
+
+def _kind_and_key(error: TyperException, command: str) -> tuple[str, str | None]:
+    """Return the kind and the key of a mistake that typer sees: `max_trials` of `--max-trials`, or `command`.
+
+    Args:
+        error: typer's error.
+        command: the first word; empty where there is none.
+    """
+    if (parameter := getattr(error, "param", None)) is not None:
+        if hasattr(error, "param_type"):  # only of a missing argument or option
+            return "missing", parameter.name
+        reasons: list[Any] = getattr(error.__cause__, "errors", list)()
+        return _OF_PYDANTIC.get(reasons[0]["type"] if reasons else "", "type"), parameter.name
+    if (option := getattr(error, "option_name", None)) is not None:
+        key = option.lstrip("-").replace("-", "_")
+        if hasattr(error, "possibilities"):  # only of an unknown option
+            return "unknown", key
+        return ("missing" if "requires" in str(error) else "type"), key
+    if command not in _names():
+        return "unknown" if command else "missing", "command"
+    return "unknown", "arguments"
 
 
 def _names() -> list[str]:

@@ -116,7 +116,7 @@ def report(
     plain = numbers(metrics, "metrics")
     for name in CHARGES:
         if name in plain:
-            _amount(plain[name], name)
+            _amount(plain[name], f"metrics.{name}")
     return whole(step, "step"), plain, rows(alphas, "alphas") or None
 
 
@@ -127,14 +127,18 @@ def result(content: Any) -> Result:
         EventError: it is not a Result, or a field is invalid.
     """
     if not isinstance(content, Result):
-        raise EventError(f"the result must be a nasforge.core.trial.Result, got {type(content).__name__}", kind="type")
+        raise EventError(
+            f"the result must be a nasforge.core.trial.Result, got {type(content).__name__}", kind="type", key="result"
+        )
     _one_of(content.status, _STATUSES, "status")
     if (content.error is not None) != (content.status == "failed"):
         has = f"'{content.status}' with {'no error' if content.error is None else 'an error'}"
-        raise EventError(f"a result has an error exactly when its status is 'failed', got {has}", kind="conflict")
+        raise EventError(
+            f"a result has an error exactly when its status is 'failed', got {has}", kind="conflict", key="error"
+        )
     metrics = numbers(content.metrics, "metrics")
     if content.status == "rejected" and math.isnan(metrics.get(VIOLATION, math.nan)):
-        raise EventError(f"a rejected result needs the metric {VIOLATION}", kind="missing")
+        raise EventError(f"a rejected result needs the metric {VIOLATION}", kind="missing", key="metrics")
     checked: dict[str, Any] = {
         "metrics": metrics,
         "values": None if content.values is None else _row(content.values, "values"),
@@ -169,13 +173,15 @@ def proposal(content: Any) -> Proposal:
         for member in _sequence(content.architectures, "architectures"):
             _architecture(member, "architectures")
         if not content.architectures:
-            raise EventError("architectures of a Score must name at least one", kind="empty")
+            raise EventError("architectures of a Score must name at least one", kind="empty", key="architectures")
         scored, rung = tuple(content.architectures), _integer(content.rung, "rung")
         return replace(content, architectures=scored, rung=rung, origin=_origin(content.origin))
     if not isinstance(content, TrainShared):
-        raise EventError(f"a proposal must be a Measure, a Score or a TrainShared, got {shown(content)}", kind="type")
+        raise EventError(
+            f"a proposal must be a Measure, a Score or a TrainShared, got {shown(content)}", kind="type", key="proposal"
+        )
     if not isinstance(content.space, SearchSpace):
-        raise EventError(f"space must be a SearchSpace, got {shown(content.space)}", kind="type")
+        raise EventError(f"space must be a SearchSpace, got {shown(content.space)}", kind="type", key="space")
     text(content.relaxation, "relaxation")
     if content.weights is not None:
         _artifact(content.weights, "weights")
@@ -198,9 +204,11 @@ def charge(content: Any) -> Charge:
         EventError: it cost something else.
     """
     if not isinstance(content, Charge):
-        raise EventError(f"charged must be a nasforge.core.trial.Charge, got {shown(content)}", kind="type")
-    seconds = _amount(content.worker_seconds, "worker_seconds")
-    operations = _amount(content.multiply_adds, "multiply_adds")
+        raise EventError(
+            f"charged must be a nasforge.core.trial.Charge, got {shown(content)}", kind="type", key="charged"
+        )
+    seconds = _amount(content.worker_seconds, "charged.worker_seconds")
+    operations = _amount(content.multiply_adds, "charged.multiply_adds")
     if seconds is content.worker_seconds and operations is content.multiply_adds:
         return content
     return Charge(seconds, operations)
@@ -218,7 +226,7 @@ def numbers(content: Any, what: str) -> dict[str, float]:
                 break
         else:
             return content
-    return {text(key, what): number(value, f"{what} '{key}'") for key, value in _mapping(content, what).items()}
+    return {text(key, what): number(value, f"{what}.{key}") for key, value in _mapping(content, what).items()}
 
 
 def number(value: Any, what: str) -> float:
@@ -237,7 +245,7 @@ def number(value: Any, what: str) -> float:
             return float(plain)
         except (OverflowError, ValueError):
             pass
-    raise EventError(f"{what} must be a number, got {shown(value)}", kind="type")
+    raise EventError(f"{what} must be a number, got {shown(value)}", kind="type", key=what)
 
 
 def whole(value: Any, what: str, least: int = 0) -> int:
@@ -249,7 +257,9 @@ def whole(value: Any, what: str, least: int = 0) -> int:
     if type(value) is not int:
         value = _integer(value, what)
     if not least <= value <= _LARGEST_INT:
-        raise EventError(f"{what} must be a whole number of at least {least}, got {shown(value)}", kind="range")
+        raise EventError(
+            f"{what} must be a whole number of at least {least}, got {shown(value)}", kind="range", key=what
+        )
     return value  # type: ignore[no-any-return]
 
 
@@ -263,7 +273,7 @@ def text(value: Any, what: str) -> str:
         return value
     if isinstance(value, str):
         return str(value)
-    raise EventError(f"{what} needs texts, got {shown(value)}", kind="type")
+    raise EventError(f"{what} needs texts, got {shown(value)}", kind="type", key=what)
 
 
 def rows(content: Any, what: str) -> dict[str, tuple[float, ...]] | None:
@@ -274,7 +284,7 @@ def rows(content: Any, what: str) -> dict[str, tuple[float, ...]] | None:
     """
     if content is None:
         return None
-    return {text(key, what): _row(row, f"{what} '{key}'") for key, row in _mapping(content, what).items()}
+    return {text(key, what): _row(row, f"{what}.{key}") for key, row in _mapping(content, what).items()}
 
 
 def cut(message: str) -> str:
@@ -293,16 +303,18 @@ def config(content: Mapping[str, Any]) -> None:
     """
     for name in ("space", "strategy", "evaluator", "pruner"):
         if not isinstance(_mapping(content.get(name), name).get("name"), str):
-            raise EventError(f"{name} needs a name that is a text", kind="missing")
+            raise EventError(f"{name} needs a name that is a text", kind="missing", key=name)
     try:
         SearchSpace.from_json(content["space"])
     except Exception as error:
-        raise EventError(f"the space is invalid ({type(error).__name__}: {error})", kind="invalid") from None
+        raise EventError(
+            f"the space is invalid ({type(error).__name__}: {error})", kind="invalid", key="space"
+        ) from None
     for name in ("objectives", "constraints", "targets"):
         if not all(isinstance(goal, str) for goal in _sequence(content.get(name), name)):
-            raise EventError(f"{name} must be a list of texts, got {shown(content.get(name))}", kind="type")
+            raise EventError(f"{name} must be a list of texts, got {shown(content.get(name))}", kind="type", key=name)
     if not content["objectives"]:
-        raise EventError("objectives is empty, expected at least one", kind="empty")
+        raise EventError("objectives is empty, expected at least one", kind="empty", key="objectives")
     for rung in _sequence(content.get("ladder"), "ladder"):
         _mapping(rung, "ladder")
     _budget(content.get("budget"))
@@ -328,12 +340,14 @@ def _with(content: _Checked, checked: Mapping[str, Any]) -> _Checked:
 def _header(content: Header) -> Header:
     if type(content.schema) is not int or content.schema not in SCHEMAS:
         raise EventError(
-            f"schema must be one of {', '.join(map(str, SCHEMAS))}, got {shown(content.schema)}", kind="unsupported"
+            f"schema must be one of {', '.join(map(str, SCHEMAS))}, got {shown(content.schema)}",
+            kind="unsupported",
+            key="schema",
         )
     for name in ("experiment", "space_hash", "data_hash"):
         text(getattr(content, name), name)
     if type(content.seed) is not int:
-        raise EventError(f"seed must be a whole number, got {shown(content.seed)}", kind="type")
+        raise EventError(f"seed must be a whole number, got {shown(content.seed)}", kind="type", key="seed")
     _mapping(content.config, "config")
     for package, version in _mapping(content.versions, "versions").items():
         text(package, "versions")
@@ -357,7 +371,9 @@ def _image_counts(content: Any) -> None:
 def _places(content: Any) -> Mapping[str, Any]:
     for key, value in _mapping(content, "config").items():
         if key not in ("data", "evaluator"):
-            raise EventError(f"config of a move holds data or evaluator, got {shown(key)}", kind="unknown")
+            raise EventError(
+                f"config of a move holds data or evaluator, got {shown(key)}", kind="unknown", key="config"
+            )
         _mapping(value, key)
     return content  # type: ignore[no-any-return]
 
@@ -369,15 +385,16 @@ def _budget(content: Any) -> Mapping[str, Any]:
     try:
         _ = Budget(**plain).goals
     except (NasforgeError, TypeError) as error:
-        raise EventError(str(error), kind=error.kind if isinstance(error, NasforgeError) else "type") from None
+        kind, key = (error.kind, error.key) if isinstance(error, NasforgeError) else ("type", "budget")
+        raise EventError(str(error), kind=kind, key=key) from None
     return plain
 
 
 def _failure(content: Any) -> Failure:
     if not isinstance(content, Failure):
-        raise EventError(f"error must be a nasforge.core.trial.Failure, got {shown(content)}", kind="type")
-    _one_of(content.cause, CAUSES, "cause")
-    message, advice = text(content.message, "message"), text(content.advice, "advice")
+        raise EventError(f"error must be a nasforge.core.trial.Failure, got {shown(content)}", kind="type", key="error")
+    _one_of(content.cause, CAUSES, "error.cause")
+    message, advice = text(content.message, "error.message"), text(content.advice, "error.advice")
     return Failure(content.cause, cut(message), cut(advice))
 
 
@@ -386,45 +403,50 @@ def _artifacts(content: Any) -> dict[str, Artifact]:
         return content  # type: ignore[no-any-return]
     artifacts = {}
     for name, artifact in _mapping(content, "artifacts").items():
-        artifacts[text(name, "artifacts")] = _artifact(artifact, f"artifact '{name}'")
+        artifacts[text(name, "artifacts")] = _artifact(artifact, f"artifacts.{name}")
     return artifacts
 
 
 def _artifact(content: Any, what: str) -> Artifact:
     if not isinstance(content, Artifact):
-        raise EventError(f"{what} must be a nasforge.core.trial.Artifact, got {shown(content)}", kind="type")
-    if not _ARTIFACT_PATH.match(text(content.path, f"{what}: path")):
+        raise EventError(f"{what} must be a nasforge.core.trial.Artifact, got {shown(content)}", kind="type", key=what)
+    if not _ARTIFACT_PATH.match(text(content.path, f"{what}.path")):
         raise EventError(
-            f"{what}: path must be relative to the experiment's folder, below artifacts/ and without '..', "
+            f"{what}.path must be relative to the experiment's folder, below artifacts/ and without '..', "
             f"got {shown(content.path)}",
             kind="invalid",
+            key=f"{what}.path",
         )
-    text(content.sha256, f"{what}: sha256")
-    whole(content.size, f"{what}: size")
+    text(content.sha256, f"{what}.sha256")
+    whole(content.size, f"{what}.size")
     return content
 
 
 def _architecture(content: Any, what: str) -> None:
     if not isinstance(content, Architecture):
-        raise EventError(f"{what} must be a nasforge.core.architecture.Architecture, got {shown(content)}", kind="type")
+        raise EventError(
+            f"{what} must be a nasforge.core.architecture.Architecture, got {shown(content)}", kind="type", key=what
+        )
     for key, value in content.values.items():
         if type(key) is not str or type(value) not in _PLAIN:
             _value(key, value, what)
     if content.canonical is not None:
-        text(content.canonical, f"{what}: canonical")
+        text(content.canonical, f"{what}.canonical")
 
 
 def _origin(content: Any) -> Origin | None:
     if content is None:
         return None
     if not isinstance(content, Origin):
-        raise EventError(f"origin must be a nasforge.core.trial.Origin, got {shown(content)}", kind="type")
-    for parent in _sequence(content.parents, "origin: parents"):
-        whole(parent, "origin: parents")
-    text(content.operator, "origin: operator")
-    text(content.strategy, "origin: strategy")
+        raise EventError(
+            f"origin must be a nasforge.core.trial.Origin, got {shown(content)}", kind="type", key="origin"
+        )
+    for parent in _sequence(content.parents, "origin.parents"):
+        whole(parent, "origin.parents")
+    text(content.operator, "origin.operator")
+    text(content.strategy, "origin.strategy")
     if content.start is not None:
-        whole(content.start, "origin: start")
+        whole(content.start, "origin.start")
     if content.forecast is None and content.policy is None:
         return content
     return _with(content, {"forecast": _forecast(content.forecast), "policy": _policy(content.policy)})
@@ -434,28 +456,34 @@ def _forecast(content: Any) -> Forecast | None:
     if content is None:
         return None
     if not isinstance(content, Forecast):
-        raise EventError(f"origin: forecast must be a nasforge.core.trial.Forecast, got {shown(content)}", kind="type")
-    mean = number(content.mean, "origin: forecast: mean")
+        raise EventError(
+            f"origin.forecast must be a nasforge.core.trial.Forecast, got {shown(content)}",
+            kind="type",
+            key="origin.forecast",
+        )
+    mean = number(content.mean, "origin.forecast.mean")
     if not math.isfinite(mean):
-        raise EventError(f"origin: forecast: mean must be a finite number, got {shown(mean)}", kind="type")
-    deviation = _amount(content.deviation, "origin: forecast: deviation")
+        key = "origin.forecast.mean"
+        raise EventError(f"{key} must be a finite number, got {shown(mean)}", kind="range", key=key)
+    deviation = _amount(content.deviation, "origin.forecast.deviation")
     return _with(content, {"mean": mean, "deviation": deviation, "weights": _weights(content.weights)})
 
 
 def _weights(content: Any) -> tuple[float, ...]:
-    weights = _sequence(content, "origin: forecast: weights")
-    checked = tuple(_amount(weight, "origin: forecast: weights") for weight in weights)
+    weights = _sequence(content, "origin.forecast.weights")
+    checked = tuple(_amount(weight, "origin.forecast.weights") for weight in weights)
     same = isinstance(content, tuple) and all(one is other for one, other in zip(checked, content, strict=True))
     return content if same else checked
 
 
 def _policy(content: Any) -> Mapping[str, tuple[float, ...]] | None:
-    policy = rows(content, "origin: policy")
+    policy = rows(content, "origin.policy")
     for key, chances in (policy or {}).items():
         if not chances or not all(0 <= chance <= 1 for chance in chances):
             raise EventError(
-                f"origin: policy '{key}' must be a list of probabilities from 0 to 1, got {shown(list(chances))}",
+                f"origin.policy.{key} must be a list of probabilities from 0 to 1, got {shown(list(chances))}",
                 kind="range",
+                key=f"origin.policy.{key}",
             )
     return policy
 
@@ -463,10 +491,12 @@ def _policy(content: Any) -> Mapping[str, tuple[float, ...]] | None:
 def _value(key: Any, value: Any, what: str) -> None:
     """Check a decision: JSON gives it back as it is."""
     if type(key) is not str:
-        raise EventError(f"{what}: keys must be texts, got {shown(key)}", kind="type")
+        raise EventError(f"{what}: keys must be texts, got {shown(key)}", kind="type", key=what)
     if type(value) not in _PLAIN and not (type(value) is float and math.isfinite(value)):
         raise EventError(
-            f"{what}: '{key}' must be a text, a finite number or true or false, got {shown(value)}", kind="type"
+            f"{what}.{key} must be a text, a finite number or true or false, got {shown(value)}",
+            kind="type",
+            key=f"{what}.{key}",
         )
 
 
@@ -479,7 +509,7 @@ def _row(content: Any, what: str) -> tuple[float, ...]:
 def _amount(value: Any, what: str) -> float:
     plain = number(value, what)
     if not 0 <= plain < math.inf:
-        raise EventError(f"{what} must be a finite number of at least 0, got {shown(plain)}", kind="range")
+        raise EventError(f"{what} must be a finite number of at least 0, got {shown(plain)}", kind="range", key=what)
     return plain
 
 
@@ -496,7 +526,7 @@ def _integer(value: Any, what: str) -> int:
         return int(plain)
     if type(plain) is int and abs(plain) <= _LARGEST_INT:
         return plain
-    raise EventError(f"{what} must be a whole number, got {shown(value)}", kind="type")
+    raise EventError(f"{what} must be a whole number, got {shown(value)}", kind="type", key=what)
 
 
 def _scalar(value: Any) -> Any:
@@ -512,16 +542,16 @@ def _scalar(value: Any) -> Any:
 
 def _one_of(value: Any, allowed: tuple[str, ...], what: str) -> None:
     if not isinstance(value, str) or value not in allowed:
-        raise EventError(f"{what} must be one of {', '.join(allowed)}, got {shown(value)}", kind="unknown")
+        raise EventError(f"{what} must be one of {', '.join(allowed)}, got {shown(value)}", kind="unknown", key=what)
 
 
 def _mapping(content: Any, what: str) -> Mapping[Any, Any]:
     if not isinstance(content, (dict, Mapping)):
-        raise EventError(f"{what} must be a mapping, got {shown(content)}", kind="type")
+        raise EventError(f"{what} must be a mapping, got {shown(content)}", kind="type", key=what)
     return content
 
 
 def _sequence(content: Any, what: str) -> tuple[Any, ...] | list[Any]:
     if not isinstance(content, (tuple, list)):
-        raise EventError(f"{what} must be a list, got {shown(content)}", kind="type")
+        raise EventError(f"{what} must be a list, got {shown(content)}", kind="type", key=what)
     return content

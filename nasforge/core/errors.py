@@ -136,7 +136,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
-        named = self.key and re.match(rf"{re.escape(self.key)}\b", self.message)  # `seed must be ...`
+        form = r"(?:\.|(?: '[^']*')?: )".join(map(re.escape, (self.key or "").split(".")))
+        named = self.key and re.match(rf"{form}\b", self.message)  # `seed must be ...`, `budget: trials must be ...`
         return ": ".join(part for part in (place, None if named else self.key, self.message) if part)
 
 

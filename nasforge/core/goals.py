@@ -101,7 +101,9 @@ class Constraint:
                 f"constraint '{text}': '{match[2]}' is not a number", kind="type", key="constraints"
             ) from None
         if bound <= 0:
-            raise ConfigError(f"constraint '{text}': the bound must be above 0, got {bound:g}", kind="range")
+            raise ConfigError(
+                f"constraint '{text}': the bound must be above 0, got {bound:g}", kind="range", key="constraints"
+            )
         name = match[1].lower() if match[1].lower() in COSTS else match[1]
         return Constraint(f"cost/{name}", bound)
 
@@ -169,7 +171,7 @@ class Budget:
         goals = {}
         for key, value in self.until.items():
             if ":" not in key and direction(key) is None:
-                raise ask_for_direction(key, "until")
+                raise ask_for_direction(key, "budget: until", key="budget.until")
             goals[Objective.parse(key)] = value
         return goals
 

@@ -128,7 +128,7 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
         TrustError: the text comes from a file, and the user has not agreed to it.
         ConfigError: no such module or attribute, or the module breaks while it is imported.
     """
-    reference = forwarded(reference)
+    reference, key = forwarded(reference), trust.plugin_kind(what)
     module, _, attribute = reference.partition(":")
     if not registered and reference not in trust.OURS:
         source = _find(module, reference, what)
@@ -141,14 +141,16 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
     except AttributeError as error:
         if module in sys.modules:
             raise ConfigError(
-                f"{what}: module {module} has no '{attribute}'{_hidden(module)}", kind="missing"
+                f"{what}: module {module} has no '{attribute}'{_hidden(module)}", kind="missing", key=key
             ) from None
-        raise ConfigError(f"{what}: {module} breaks while it is imported: {error}", kind="failed") from error
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {error}", kind="failed", key=key) from error
     except ImportError as error:
-        raise ConfigError(f"{what}: cannot import {module}: {error}{_hidden(module)}", kind="failed") from error
+        raise ConfigError(
+            f"{what}: cannot import {module}: {error}{_hidden(module)}", kind="failed", key=key
+        ) from error
     except Exception as error:  # a user's module may raise anything
         cause = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{what}: {module} breaks while it is imported: {cause}", kind="failed") from error
+        raise ConfigError(f"{what}: {module} breaks while it is imported: {cause}", kind="failed", key=key) from error
 
 
 def files_named(content: Any) -> dict[str, Path]:
@@ -196,7 +198,7 @@ def _find(module: str, reference: str, what: str) -> _Location:
     Raises:
         ConfigError: there is no such module, or two of the user's have its name.
     """
-    top, depth = module.partition(".")[0], module.count(".")
+    top, depth, key = module.partition(".")[0], module.count("."), trust.plugin_kind(what)
     files = _files_of(module)
     if files is not None:
         _refuse_two(top, files, what)
@@ -213,6 +215,7 @@ def _find(module: str, reference: str, what: str) -> _Location:
         raise ConfigError(
             f"{what}: there are several modules {module}, in {listed}. Add the right folder to PYTHONPATH",
             kind="conflict",
+            key=key,
         )
     if locations:
         return locations[0]
@@ -221,6 +224,7 @@ def _find(module: str, reference: str, what: str) -> _Location:
         f"{what}: cannot import {module}: there is no such module in {places_}. Install its package, type the command "
         f"in the folder of {top}.py, or add that folder to PYTHONPATH",
         kind="missing",
+        key=key,
     )
 
 
@@ -277,14 +281,16 @@ def _refuse_two(top: str, files: Sequence[Path], what: str) -> None:
 
     An installed package counts before a file of its name in the working folder, unless it has no such attribute.
     """
-    taken = files[0] if files else None
+    taken, key = files[0] if files else None, trust.plugin_kind(what)
     if top in sys.stdlib_module_names and (file := _hidden_file(top, taken)):
-        raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}", kind="conflict")
+        raise ConfigError(f"{what}: {_HIDES.format('Python has a module of its own', file)}", kind="conflict", key=key)
     meant = _file_in(_BESIDE[top], top) if top in _BESIDE else None
     if meant is None or taken is None or not any(taken.is_relative_to(folder) for folder in _ADDED):
         return
     if not taken.samefile(meant) and taken.read_bytes() != meant.read_bytes():
-        raise ConfigError(f"{what}: {taken} and {meant} are both called {top}. Rename one of them", kind="conflict")
+        raise ConfigError(
+            f"{what}: {taken} and {meant} are both called {top}. Rename one of them", kind="conflict", key=key
+        )
 
 
 _HIDES = "{} of this name, and it hides your {}. Rename your file"

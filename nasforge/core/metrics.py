@@ -108,15 +108,21 @@ def metric_of_column(column: str) -> str | None:
     return f"val/{word}" if maximise is False else None
 
 
-def ask_for_direction(key: str, what: str = "objective") -> ConfigError:
-    """Return the error for a metric whose name does not tell its direction."""
-    last = key.rpartition("/")[2]
+def ask_for_direction(metric: str, what: str = "objective", *, key: str | None = None) -> ConfigError:
+    """Return the error for a metric whose name does not tell its direction.
+
+    Args:
+        metric: its name.
+        what: where it stands, for the message.
+        key: key of the error; None: the metric.
+    """
+    last = metric.rpartition("/")[2]
     near = difflib.get_close_matches(last, {known.rpartition("/")[2] for known in METRICS} | _MORE | _LESS, n=1)
-    hint = f" (did you mean '{key.removesuffix(last)}{near[0]}'?)" if near else ""
+    hint = f" (did you mean '{metric.removesuffix(last)}{near[0]}'?)" if near else ""
     return ConfigError(
-        f"{what} '{key}'{hint}: its direction is unknown. Write max:{key} or min:{key}",
+        f"{what} '{metric}'{hint}: its direction is unknown. Write max:{metric} or min:{metric}",
         kind="missing",
-        key=key,
+        key=key or metric,
     )
 
 

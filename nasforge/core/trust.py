@@ -129,6 +129,7 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
         raise TrustError(
             f"{what} is code outside NASForge, and a view never imports code. Use a command that runs it",
             kind="untrusted",
+            key=plugin_kind(what),
         )
     resolved = [file.resolve() for file in files]
     if source.kind == "foreign" and not _is_remembered(reference, resolved):
@@ -139,6 +140,7 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
                 f"{what}{where} is named by a file in {source.folders[-1]}, and you have not agreed to run it on this "
                 "machine. Read that code first; then add --trust to the command (in Python: trust=True)",
                 kind="untrusted",
+                key=plugin_kind(what),
             )
     source.admitted.add(reference)
     try:
@@ -182,7 +184,13 @@ def _refuse_below(folders: Sequence[Path], files: Sequence[Path], what: str) -> 
                 f"{what} is {file}, inside the folder that is loaded. Code that comes with a network or a runs "
                 "folder never runs. Read it, and move it to a folder of your own",
                 kind="untrusted",
+                key=plugin_kind(what),
             )
+
+
+def plugin_kind(what: str) -> str:
+    """Return the kind of a plug-in, the key of errors about it: `builder` of `builder 'mine:build'`."""
+    return what.partition(" ")[0]
 
 
 # --- the records ------------------------------------------------------------------------------------------------------

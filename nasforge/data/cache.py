@@ -56,6 +56,7 @@ def decoded(source: Source) -> tuple[Decoded, str]:
             f"the data cache {place.parent} cannot be used ({error}); "
             "set NASFORGE_CACHE to a folder of this machine with room for the decoded images",
             kind="failed",
+            key="NASFORGE_CACHE",
         ) from error
     about = json.loads((place / "about.json").read_text())
     kept = Decoded(

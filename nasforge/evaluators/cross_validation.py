@@ -213,13 +213,7 @@ def cross_validation(
         ConfigError: a setting is unknown or out of range.
     """
     _check_ladder("cross_validation", "folds", folds, spec)
-    training = Training(
-        replace(spec, ladder=(Rung(epochs),)),
-        device=device,
-        threads=threads,
-        time_limit_s=time_limit_s,
-        extra_metrics=extra_metrics,
-    )
+    training = _single(spec, epochs, device, threads, time_limit_s, extra_metrics)
     return Averaged(
         "cross_validation",
         training,
@@ -257,14 +251,26 @@ def repeated_seeds(
         ConfigError: a setting is unknown or out of range.
     """
     _check_ladder("repeated_seeds", "repeats", repeats, spec)
-    training = Training(
+    training = _single(spec, epochs, device, threads, time_limit_s, extra_metrics)
+    return Averaged("repeated_seeds", training, epochs, repeats, as_it_is, "repeats")
+
+
+def _single(
+    spec: SearchSpec,
+    epochs: int,
+    device: str,
+    threads: int | None,
+    time_limit_s: float | None,
+    extra_metrics: Sequence[str],
+) -> Training:
+    """Return the evaluator of a single training, with the settings of all."""
+    return Training(
         replace(spec, ladder=(Rung(epochs),)),
         device=device,
         threads=threads,
         time_limit_s=time_limit_s,
         extra_metrics=extra_metrics,
     )
-    return Averaged("repeated_seeds", training, epochs, repeats, as_it_is, "repeats")
 
 
 def in_folds(data: ImageData, count: int, config: DataConfig) -> list[Fold]:

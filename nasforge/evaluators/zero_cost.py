@@ -234,11 +234,12 @@ def proxy_of(text: str) -> Callable[[nn.Module, Tensor, Tensor], float]:
     form = re.fullmatch(r"([^()]+)(?:\((.*)\))?", text)
     try:
         call = ast.parse(f"proxy({form[2] or ''})", mode="eval").body if form else None
-        arguments = call.keywords if isinstance(call, ast.Call) and not call.args else None
-        options = {str(item.arg): ast.literal_eval(item.value) for item in arguments or ()}
+        one = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args  # no `name()(x=1)`
+        arguments = call.keywords if isinstance(call, ast.Call) and one else []
+        options = {item.arg: ast.literal_eval(item.value) for item in arguments if item.arg is not None}
     except (SyntaxError, ValueError):
-        arguments = None
-    if form is None or arguments is None:
+        one = False
+    if form is None or not one or len(options) != len(arguments):  # one was `**...`, or there twice
         raise ConfigError(
             f"proxy '{text}' is not of the form name or name(option=number). Write it like "
             "swap_regularised(params=500000)",

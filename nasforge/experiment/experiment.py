@@ -36,10 +36,10 @@ from nasforge.experiment.state import State, differing, pruned_result
 from nasforge.experiment.verdicts import (
     Check,
     admission,
+    everything_breaks,
     judged,
+    nothing_is_admitted,
     rejection,
-    why_everything_breaks,
-    why_nothing_is_admitted,
     wrong_word,
 )
 from nasforge.settings.experiment import places_of
@@ -154,7 +154,7 @@ class Experiment:
         if not self._repaired:
             self._repair()
         if self.state.faults_in_a_row >= self._faults_allowed:
-            raise SearchError(why_everything_breaks(self.state), kind="failed")
+            raise everything_breaks(self.state)
         if self._waiting:
             return self._start(self._waiting.pop(0))
         while not self._stopping and not self.state.spent and not self._exhausted:
@@ -172,7 +172,7 @@ class Experiment:
             violating = self.state.rejected_in_a_row - self.state.unbuildable_in_a_row
             too_many = violating >= self._rejections_allowed
             if too_many or self.state.unbuildable_in_a_row >= self._unbuildable_allowed:
-                raise SearchError(why_nothing_is_admitted(self.state), kind="empty")
+                raise nothing_is_admitted(self.state)
         return None
 
     def report(

@@ -160,6 +160,7 @@ def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
         f"{path}:{line}: this line is corrupt ({checks.cut(str(cause))}). Restore the file from a backup, or cut it "
         "off before this line to continue from there",
         kind="unreadable",
+        key=problem.key if isinstance(problem, EventError) else None,
     )
 
 

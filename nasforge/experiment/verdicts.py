@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nasforge.core import checks
-from nasforge.core.errors import BuildError, EventError, RecipeError
+from nasforge.core.errors import BuildError, EventError, RecipeError, SearchError
 from nasforge.core.trial import (
     CONTRADICTION,
     RETRIED,
@@ -46,7 +46,7 @@ class Admission:
 def admission(proposal: Proposal, check: Check, state: State) -> Admission:
     """Check a proposal before it runs: whether it can be built, and its costs against the constraints."""
     try:
-        costs = checks.numbers(dict(check(proposal)), "the costs")
+        costs = checks.numbers(dict(check(proposal)), "costs")
     except BuildError as error:
         advice = "the search space or its builder allows a network that cannot be built for this input"
         return Admission("failed", {}, Result.failed("invalid_shape", str(error), advice))
@@ -125,30 +125,34 @@ def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, 
     return {**metrics, VIOLATION: sum(limit.violation(metrics) for limit in limits)}
 
 
-def why_nothing_is_admitted(state: State) -> str:
-    """Explain the end of a search whose last proposals were all rejected, or could not be built."""
+def nothing_is_admitted(state: State) -> SearchError:
+    """Return the error of a search whose last proposals were all rejected, or could not be built."""
     limits = ", ".join(str(constraint) for constraint in state.constraints)
     rejected = list(state.trials.values())[-state.rejected_in_a_row :]
     error = rejected[-1].result.error if rejected[-1].result else None
     if error is not None:
-        verb = "built" if error.cause == "invalid_shape" else "trained"
-        return f"{state.unbuildable_in_a_row} proposals in a row cannot be {verb}: {error.message}"
+        verb, key = ("built", "space") if error.cause == "invalid_shape" else ("trained", "evaluator")
+        message = f"{state.unbuildable_in_a_row} proposals in a row cannot be {verb}: {error.message}"
+        return SearchError(message, kind="empty", key=key)
     seen = []
     for constraint in state.constraints:
         costs = [trial.costs[constraint.metric] for trial in rejected if constraint.metric in trial.costs]
         if costs:
             seen.append(f"{constraint.metric.removeprefix('cost/')}: {min(costs):,.15g}")
-    return (
+    return SearchError(
         f"{len(rejected)} proposals in a row violate the constraints ({limits}). The smallest costs seen among "
-        f"them: {'; '.join(seen)}. Relax the constraint, or narrow the space (smaller widths, fewer layers)"
+        f"them: {'; '.join(seen)}. Relax the constraint, or narrow the space (smaller widths, fewer layers)",
+        kind="empty",
+        key="constraints",
     )
 
 
-def why_everything_breaks(state: State) -> str:
-    """Explain the end of a search whose last trials all failed before their first report."""
+def everything_breaks(state: State) -> SearchError:
+    """Return the error of a search whose last trials all failed before their first report."""
     failed = [trial for trial in state.trials.values() if trial.result and trial.result.error][-3:]
     messages = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
-    return (
+    return SearchError(
         f"{state.faults_in_a_row} trials in a row broke before their first report: {messages}. Remove the cause, "
-        "then run the same command to resume; finished trials are kept"
+        "then run the same command to resume; finished trials are kept",
+        kind="failed",
     )

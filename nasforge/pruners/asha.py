@@ -26,10 +26,10 @@ class ASHA:
     """
 
     def __init__(self, spec: SearchSpec, *, eta: float = 3, at: Sequence[int] | None = None) -> None:
-        check_number(eta, "pruner asha: eta", over=1)
+        check_number(eta, "pruner 'asha': eta", over=1)
         if at is not None and (isinstance(at, str) or not all(step in Range(whole=True, least=1) for step in at)):
             raise ConfigError(
-                f"pruner asha: at must be a list of whole numbers above 0, got {at!r}", kind="type", key="pruner.at"
+                f"pruner 'asha': at must be a list of whole numbers above 0, got {at!r}", kind="type", key="pruner.at"
             )
         self._steps = {rung.epochs for rung in spec.ladder[:-1] if not rung.proxies} if at is None else set(at)
         self._eta = eta

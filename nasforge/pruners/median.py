@@ -22,7 +22,7 @@ class Median:
     """
 
     def __init__(self, spec: SearchSpec, *, warmup_trials: int = 5) -> None:
-        check_whole(warmup_trials, "pruner median: warmup_trials", 1)
+        check_whole(warmup_trials, "pruner 'median': warmup_trials", 1)
         self._first = next(rung.epochs for rung in spec.ladder if not rung.proxies)
         self._last = spec.ladder[-1].epochs
         self._warmup_trials = warmup_trials

@@ -303,8 +303,12 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     """
     problems: list[Problem] = []
 
-    def wrong(message: str, key: str, kind: str) -> None:
-        at = document.problem(message, (key,), kind) if document else Problem(message, key=str(key), kind=kind)
+    def wrong(message: str, key: str, kind: str, inner: str | None = None) -> None:
+        """Add a problem at a setting, or at a key of an error that lies below it: `budget.until`."""
+        path: tuple[str, ...] = (key,)
+        if inner and inner.startswith(f"{key}."):
+            path, key = tuple(inner.split(".")), inner
+        at = document.problem(message, path, kind) if document else Problem(message, key=str(key), kind=kind)
         problems.append(at)
 
     def attempt(key: str, make: Callable[..., Any], *content: Any) -> Any:
@@ -315,9 +319,9 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
                 if problem.file:
                     problems.append(problem)
                 else:
-                    wrong(problem.message.removeprefix("ladder: "), key, problem.kind)
+                    wrong(problem.message, key, problem.kind, problem.key or error.key)
         except NasforgeError as error:
-            wrong(str(error), key, error.kind)
+            wrong(str(error), key, error.kind, error.key)
         except (TypeError, ValueError) as error:
             wrong(str(error), key, "invalid")
         return None

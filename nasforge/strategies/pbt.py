@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, SearchError
+from nasforge.core.ranges import check_number, check_whole
 from nasforge.core.recipe import CHANGEABLE
 from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
@@ -77,16 +78,12 @@ class PBT:
         change: Sequence[str] | None = None,
         resample: float = 0.25,
     ) -> None:
-        if population < 2 or not 0 < share <= 0.5 or not 0 <= resample <= 1:
-            raise ConfigError(
-                "strategy pbt: needs population >= 2, 0 < share <= 0.5 and 0 <= resample <= 1, "
-                f"got population {population}, share {share} and resample {resample}",
-                kind="range",
-                key="strategy",
-            )
+        check_whole(population, "strategy 'pbt': population", 2)
+        check_number(share, "strategy 'pbt': share", over=0, most=0.5)
+        check_number(resample, "strategy 'pbt': resample", least=0, most=1)
         if math.floor(share * population) < 1:
             raise ConfigError(
-                f"strategy pbt: a share of {share:g} of {population} members replaces none; use "
+                f"strategy 'pbt': a share of {share:g} of {population} members replaces none; use "
                 f"a population of {math.ceil(1 / share)} or more, or a larger share",
                 kind="range",
                 key="strategy.share",
@@ -228,7 +225,7 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
     for name in change or ():
         if name not in CHANGEABLE:
             raise ConfigError(
-                f"strategy pbt: {name} may not change during training, because the training's state depends on it. "
+                f"strategy 'pbt': {name} may not change during training, because the training's state depends on it. "
                 f"Choose from: {may}",
                 kind="unsupported",
                 key="strategy.change",
@@ -236,7 +233,7 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
         if name not in recipe.values():
             opened = ", ".join(sorted(recipe.values())) or "none"
             raise ConfigError(
-                f"strategy pbt: change names {name}, which the space does not open; choose of: {opened}",
+                f"strategy 'pbt': change names {name}, which the space does not open; choose of: {opened}",
                 kind="unknown",
                 key="strategy.change",
             )
@@ -244,7 +241,7 @@ def _changed(space: SearchSpace, change: Sequence[str] | None) -> set[str]:
     keys = {key for key, name in recipe.items() if name in changeable and space.domains[key].size > 1}
     if not keys:
         raise ConfigError(
-            f"strategy pbt: the space opens no decision of the recipe that may change during training ({may}); "
+            f"strategy 'pbt': the space opens no decision of the recipe that may change during training ({may}); "
             "open some: --recipe sgd",
             kind="missing",
             key="recipe",

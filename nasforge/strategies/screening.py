@@ -10,10 +10,13 @@ from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.ranges import check_whole
 from nasforge.core.space import LISTED
-from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
+from nasforge.core.trial import VIOLATION, Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.aggregation import log_rank_sums
 from nasforge.strategies.choosers import Seen, drawing, generator, measure_of, unseen
+
+VIOLATING_IN_A_ROW = 1000
+"""Scored networks in a row of which none keeps the constraints; after them no more are scored."""
 
 
 class Screening:
@@ -22,8 +25,8 @@ class Screening:
     Lee and Ham, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search",
     https://arxiv.org/abs/2403.19232: see `aggregation.log_rank_sums`. The ladder begins with a rung of proxies. Batches
     of scores are trials and can run side by side; the ranks are those within all scored networks. When all of them are
-    measured, the next batch is scored. Networks whose scored costs violate a constraint are left out. Results of
-    measured networks change nothing.
+    measured, the next batch is scored. Networks whose scored costs violate a constraint are left out; where that
+    is all of the last `VIOLATING_IN_A_ROW`, the search ends. Results of measured networks change nothing.
 
     Args:
         spec: space and seed of the search; any number of objectives.
@@ -52,7 +55,8 @@ class Screening:
         self._scoring: dict[int, tuple[Architecture, ...]] = {}
         self._scored: dict[str, Architecture] = {}  # by point_id, in the order in which they were told
         self._scores: list[dict[str, float]] = []
-        self._violating: set[str] = set()
+        self._violating: dict[str, float] = {}  # point_id -> by how much
+        self._violating_in_a_row = 0
         self._order: list[Architecture] = []
         self._latest: int | None = None  # number of the latest proposal if it is a batch
         self._seen = Seen()
@@ -61,6 +65,9 @@ class Screening:
         """Propose a batch to score until the pool is complete, then the best network that is not measured yet.
 
         None while scores are missing.
+
+        Raises:
+            SearchError: the pool is complete, and the latest networks that were scored all violate the constraints.
         """
         rng = generator(self._seed, number)
         scoring = sum(map(len, self._scoring.values()))
@@ -74,6 +81,7 @@ class Screening:
             if best is not None:
                 proposal = Measure(best, origin=Origin(operator="ranked"))
             else:
+                self._check_constraints()
                 proposal = self._next_batch(number, self._batch)
         if proposal is None:  # everything of the space is scored and measured
             choose = drawing(rng)
@@ -116,8 +124,10 @@ class Screening:
                 )
             self._scored[point.point_id] = point
             self._scores.append({name: metrics[name] for name in self._names})
-            if metrics.get("constraint/violation", 0.0) > 0:
-                self._violating.add(point.point_id)
+            excess = metrics.get(VIOLATION, 0.0)
+            if excess > 0:
+                self._violating[point.point_id] = excess
+            self._violating_in_a_row = self._violating_in_a_row + 1 if excess > 0 else 0
         self._rank()
 
     def withdraw(self, number: int) -> None:
@@ -126,6 +136,19 @@ class Screening:
             del self._scoring[number]
         else:
             self._seen.take_back()
+
+    def _check_constraints(self) -> None:
+        """Raise SearchError if the latest networks that were scored all violate the constraints."""
+        if self._violating_in_a_row < VIOLATING_IN_A_ROW:
+            return
+        least = min(list(self._violating.values())[-self._violating_in_a_row :])
+        raise SearchError(
+            f"strategy 'screening': the last {self._violating_in_a_row:,} networks that were scored all violate the "
+            f"constraints, the best of them by {least:.3g} of its limits in all. Relax the constraint, or narrow the "
+            "space (smaller widths, fewer layers)",
+            kind="empty",
+            key="constraints",
+        )
 
     def _rank(self) -> None:
         """Order the networks that keep the constraints, the best first."""

@@ -52,13 +52,17 @@ def device_lost(error: BaseException, device: torch.device | None = None) -> Dev
     """Return the error that says that a GPU has failed for good; None where the error is another one.
 
     After a failed assertion on the GPU, an illegal address or an uncorrectable memory error, every later call of the
-    process fails too. Other errors of CUDA, such as a kernel that is started with too many threads, pass.
+    process fails too. Other errors of CUDA, such as a kernel that is started with too many threads, pass. Where this
+    process has never used CUDA, a text is no proof: a user's builder may raise one about CUDA on a CPU.
 
     Args:
         error: what was raised.
         device: where; None: torch's current GPU.
     """
-    if is_out_of_memory(error) or not is_of_the_gpu(error) or still_computes(device):
+    if is_out_of_memory(error) or not is_of_the_gpu(error):
+        return None
+    used_cuda = torch.cuda.is_initialized() or (device is not None and device.type == "cuda")  # type: ignore[no-untyped-call]
+    if not (used_cuda or isinstance(error, torch.AcceleratorError)) or still_computes(device):
         return None
     first = str(error).partition("\n")[0]  # advice for programmers follows
     return DeviceLost(

@@ -141,6 +141,7 @@ class TrainingState:
         # a GPU of another generation may not multiply in bf16; checkpoints of CPUs have always left this out
         precision = ["bf16" if uses_bf16(recipe, device) else "fp32"] if device.type == "cuda" else []
         self._identity = digest([settings, phases, seed, shapes, device.type, *precision])
+        self._earlier_identity = digest([settings, phases, seed, shapes, device.type])  # of version 0.1.0 on a GPU
         self._lineage = {"recipe": settings, "course": phases, "network": digest(shapes)}
 
     def order(self, split: Split, steps: int) -> Tensor:
@@ -190,7 +191,7 @@ class TrainingState:
         """
         saved = None
         if self._checkpoint.file is not None and self._checkpoint.file.exists():
-            saved = _read_checkpoint(self._checkpoint.file, self._identity)
+            saved = _read_checkpoint(self._checkpoint.file, (self._identity, self._earlier_identity))
             self.checkpoint_lost = saved is None
         self.resumed = saved is not None
         if saved is None and self._checkpoint.start is not None:
@@ -246,8 +247,13 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     temporary.replace(file)
 
 
-def _read_checkpoint(file: Path, identity: str) -> dict[str, Any] | None:
-    """Return the content of a training's own checkpoint; None, with a warning, where it cannot be used."""
+def _read_checkpoint(file: Path, identities: Sequence[str]) -> dict[str, Any] | None:
+    """Return the content of a training's own checkpoint; None, with a warning, where it cannot be used.
+
+    Args:
+        file: the checkpoint.
+        identities: those under which this version and earlier ones wrote checkpoints of this training.
+    """
     try:
         saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         saved_identity = saved["identity"]
@@ -255,7 +261,7 @@ def _read_checkpoint(file: Path, identity: str) -> dict[str, Any] | None:
         reason = str(error).partition("\n")[0]
         log.warning("checkpoint %s cannot be read (%s); the training starts again from its beginning", file, reason)
         return None
-    if saved_identity != identity:
+    if saved_identity not in identities:
         log.warning("checkpoint %s belongs to another training; this one starts from its beginning", file)
         return None
     return saved

@@ -66,3 +66,30 @@ def test_h_is_short_for_help(capfd, words):
     short = capfd.readouterr().out
     assert cli.main([*words, "--help"]) == 0
     assert capfd.readouterr().out == short and "Usage: nasforge" in short
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "key"),
+    [
+        (("searh",), "unknown", "command"),
+        (("search", "--nope", "3"), "unknown", "nope"),
+        (("--bad",), "unknown", "bad"),
+        (("search", "tiny", "two", "words"), "unknown", "arguments"),
+        (("show",), "missing", "name"),
+        (("predict", "--no-csv"), "unknown", "no_csv"),
+        (("search", "tiny", "--max-trials", "x"), "type", "max_trials"),
+        (("search", "tiny", "--yes=3"), "unknown", "yes"),
+        (("describe", "tiny", "--classes", "1"), "range", "classes"),
+    ],
+)
+def test_a_mistake_in_the_words_of_a_command_has_a_kind_and_a_key(words, kind, key, capfd):
+    assert cli.main([*words, "--json"]) == 2
+    answer = json.loads(capfd.readouterr().out)
+    assert (answer["kind"], answer["key"]) == (kind, key) and answer["error"]
+
+
+@pytest.mark.parametrize(("words", "kind"), [(("--max-trials",), "missing"), (("--json=3",), "type")])
+def test_an_option_that_lacks_its_value_or_takes_none(words, kind, capfd):
+    assert cli.main(["search", "tiny", "--json", *words]) == 2
+    answer = json.loads(capfd.readouterr().out)
+    assert (answer["kind"], answer["key"]) == (kind, words[0].partition("=")[0].lstrip("-").replace("-", "_"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from expecting import raises
 
 from nasforge.core import checks
 from nasforge.core.architecture import Architecture
@@ -67,7 +68,7 @@ def test_numbers_become_plain(value: Any) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_number_is_refused(value: Any) -> None:
-    with pytest.raises(EventError, match="x must be a number, got"):
+    with raises(EventError, "type", "x"):
         checks.number(value, "x")
 
 
@@ -79,50 +80,60 @@ def test_steps_become_whole_numbers(step: Any) -> None:
 
 @pytest.mark.parametrize("step", ["1", 1.5, True, np.bool_(True), -1, None, math.nan, math.inf, 2**60, [1]], ids=repr)
 def test_other_steps_are_refused(step: Any) -> None:
-    with pytest.raises(EventError, match="step must be a whole number"):
+    with raises(EventError, "range" if step in (-1, 2**60) else "type", "step", "a whole number"):
         checks.report(step, {})
 
 
 @pytest.mark.parametrize("name", checks.CHARGES)
 @pytest.mark.parametrize("amount", [math.nan, math.inf, -1.0])
 def test_reported_charges_are_finite_and_not_negative(name: str, amount: float) -> None:
-    with pytest.raises(EventError, match=f"{name} must be a finite number"):
+    with raises(EventError, "range", f"metrics.{name}"):
         checks.report(1, {name: amount})
 
 
-@pytest.mark.parametrize("metrics", [{1: 0.5}, {None: 0.5}, {"a": "high"}, {"a": None}, [("a", 0.5)], None])
-def test_metrics_map_texts_to_numbers(metrics: Any) -> None:
-    with pytest.raises(EventError, match="metrics"):
+@pytest.mark.parametrize(
+    ("metrics", "key"),
+    [
+        ({1: 0.5}, "metrics"),
+        ({None: 0.5}, "metrics"),
+        ({"a": "high"}, "metrics.a"),
+        ({"a": None}, "metrics.a"),
+        ([("a", 0.5)], "metrics"),
+        (None, "metrics"),
+    ],
+)
+def test_metrics_map_texts_to_numbers(metrics: Any, key: str) -> None:
+    with raises(EventError, "type", key):
         checks.report(1, metrics)
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "expected"),
     [
-        ({"status": "great"}, "status must be one of finished"),
-        ({"status": None}, "status must be one of"),
-        ({"status": "failed"}, "exactly when its status is 'failed', got 'failed' with no error"),
-        ({"error": Failure("error", "x")}, "got 'finished' with an error"),
-        ({"status": "failed", "error": Failure("gremlins", "x")}, "cause must be one of"),  # type: ignore[arg-type]
-        ({"status": "failed", "error": Failure("error", None)}, "message needs texts"),  # type: ignore[arg-type]
-        ({"status": "failed", "error": "x"}, "error must be a nasforge.core.trial.Failure"),
-        ({"status": "rejected"}, "needs the metric constraint/violation"),
-        ({"charged": Charge(-1.0)}, "worker_seconds must be a finite number"),
-        ({"charged": Charge(0.0, math.nan)}, "multiply_adds must be a finite number"),
-        ({"charged": 3.0}, "charged must be"),
-        ({"metrics": {"a": "b"}}, "metrics 'a' must be a number"),
-        ({"values": 0.5}, "values must be a list"),
-        ({"values": ("a",)}, "values must be a number"),
-        ({"steps_done": 1.5}, "steps_done must be a whole number"),
-        ({"alphas": {"a": 1.0}}, "alphas 'a' must be a list"),
-        ({"alphas": [1.0]}, "alphas must be a mapping"),
-        ({"scores": ({"a": "b"},)}, "scores 'a' must be a number"),
-        ({"artifacts": {"weights": "w.pt"}}, "artifact 'weights' must be"),
+        ({"status": "great"}, ("unknown", "status", "great", "finished")),
+        ({"status": None}, ("unknown", "status", None)),
+        ({"status": "failed"}, ("conflict", "error", "no error")),
+        ({"error": Failure("error", "x")}, ("conflict", "error", "finished", "an error")),
+        ({"status": "failed", "error": Failure("gremlins", "x")}, ("unknown", "error.cause", "gremlins")),  # type: ignore[arg-type]
+        ({"status": "failed", "error": Failure("error", None)}, ("type", "error.message", None)),  # type: ignore[arg-type]
+        ({"status": "failed", "error": "x"}, ("type", "error", "nasforge.core.trial.Failure")),
+        ({"status": "rejected"}, ("missing", "metrics", "constraint/violation")),
+        ({"charged": Charge(-1.0)}, ("range", "charged.worker_seconds", -1.0)),
+        ({"charged": Charge(0.0, math.nan)}, ("range", "charged.multiply_adds", math.nan)),
+        ({"charged": 3.0}, ("type", "charged", 3.0)),
+        ({"metrics": {"a": "b"}}, ("type", "metrics.a", "'b'")),
+        ({"values": 0.5}, ("type", "values", "a list")),
+        ({"values": ("a",)}, ("type", "values", "a number")),
+        ({"steps_done": 1.5}, ("type", "steps_done", 1.5)),
+        ({"alphas": {"a": 1.0}}, ("type", "alphas.a", "a list")),
+        ({"alphas": [1.0]}, ("type", "alphas", "a mapping")),
+        ({"scores": ({"a": "b"},)}, ("type", "scores.a", "'b'")),
+        ({"artifacts": {"weights": "w.pt"}}, ("type", "artifacts.weights", "w.pt")),
     ],
     ids=str,
 )
-def test_results_that_cannot_be(fields: dict[str, Any], says: str) -> None:
-    with pytest.raises(EventError, match=says):
+def test_results_that_cannot_be(fields: dict[str, Any], expected: Any) -> None:
+    with raises(EventError, *expected):
         checks.result(Result(**{"status": "finished", **fields}))
 
 
@@ -153,9 +164,10 @@ def test_results_that_cannot_be(fields: dict[str, Any], says: str) -> None:
 )
 def test_artifacts_lie_below_artifacts(path: Any) -> None:
     file = Artifact(path, SHA, 1)
-    with pytest.raises(EventError, match="path"):
+    kind = "invalid" if isinstance(path, str) else "type"
+    with raises(EventError, kind, "artifacts.weights.path"):
         checks.result(Result("finished", artifacts={"weights": file}))
-    with pytest.raises(EventError, match="path"):
+    with raises(EventError, kind, "weights.path"):
         checks.proposal(Measure(POINT, weights=file))
 
 
@@ -185,32 +197,35 @@ def test_paths_of_artifacts(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proposal", "says"),
+    ("proposal", "expected"),
     [
-        ("random", "must be a Measure, a Score or a TrainShared"),
-        (Measure({"model.width": 8}), "must be a nasforge.core.architecture.Architecture"),  # type: ignore[arg-type]
-        (Measure(Architecture({"model.width": np.int64(8)})), "'model.width' must be a text"),  # type: ignore[dict-item]
-        (Measure(Architecture({"model.width": math.nan})), "'model.width' must be a text"),
-        (Measure(Architecture({3: 8})), "keys must be texts"),  # type: ignore[dict-item]
-        (Measure(POINT, rung="last"), "rung must be a whole number"),  # type: ignore[arg-type]
-        (Score(("x",)), "architectures must be"),  # type: ignore[arg-type]
-        (Score(()), "at least one"),
-        (Score(POINT), "architectures must be a list"),  # type: ignore[arg-type]
-        (Measure(POINT, origin=Origin(parents=(-1,))), "parents must be a whole number"),
-        (Measure(POINT, origin="mutation"), "origin must be"),  # type: ignore[arg-type]
-        (Measure(POINT, origin=Origin(forecast=(1.0, 0.5))), "forecast must be"),  # type: ignore[arg-type]
-        (Measure(POINT, origin=Origin(forecast=Forecast(math.nan, 0.5))), "mean must be a finite number"),
-        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, -1.0))), "deviation must be a finite number"),
-        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, 1.0, (0.5, -0.5)))), "weights must be a finite number"),
-        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, 1.0, 0.5))), "weights must be a list"),  # type: ignore[arg-type]
-        (Measure(POINT, origin=Origin(policy={"model.block": (0.5, 1.5)})), "'model.block' must be a list of prob"),
-        (Measure(POINT, origin=Origin(policy={"model.block": ()})), "'model.block' must be a list of prob"),
-        (Score((POINT,), origin=Origin(policy={3: (1.0,)})), "policy needs texts"),  # type: ignore[dict-item]
+        ("random", ("type", "proposal", "random")),
+        (Measure({"model.width": 8}), ("type", "architecture", "nasforge.core.architecture.Architecture")),  # type: ignore[arg-type]
+        (Measure(Architecture({"model.width": np.int64(8)})), ("type", "architecture.model.width")),  # type: ignore[dict-item]
+        (Measure(Architecture({"model.width": math.nan})), ("type", "architecture.model.width")),
+        (Measure(Architecture({3: 8})), ("type", "architecture", 3)),  # type: ignore[dict-item]
+        (Measure(POINT, rung="last"), ("type", "rung", "last")),  # type: ignore[arg-type]
+        (Score(("x",)), ("type", "architectures", "nasforge.core.architecture.Architecture")),  # type: ignore[arg-type]
+        (Score(()), ("empty", "architectures")),
+        (Score(POINT), ("type", "architectures", "a list")),  # type: ignore[arg-type]
+        (Measure(POINT, origin=Origin(parents=(-1,))), ("range", "origin.parents", -1)),
+        (Measure(POINT, origin="mutation"), ("type", "origin", "mutation")),  # type: ignore[arg-type]
+        (Measure(POINT, origin=Origin(forecast=(1.0, 0.5))), ("type", "origin.forecast", 0.5)),  # type: ignore[arg-type]
+        (Measure(POINT, origin=Origin(forecast=Forecast(math.nan, 0.5))), ("range", "origin.forecast.mean", math.nan)),
+        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, -1.0))), ("range", "origin.forecast.deviation", -1.0)),
+        (
+            Measure(POINT, origin=Origin(forecast=Forecast(0.5, 1.0, (0.5, -0.5)))),
+            ("range", "origin.forecast.weights", -0.5),
+        ),
+        (Measure(POINT, origin=Origin(forecast=Forecast(0.5, 1.0, 0.5))), ("type", "origin.forecast.weights", 0.5)),  # type: ignore[arg-type]
+        (Measure(POINT, origin=Origin(policy={"model.block": (0.5, 1.5)})), ("range", "origin.policy.model.block")),
+        (Measure(POINT, origin=Origin(policy={"model.block": ()})), ("range", "origin.policy.model.block")),
+        (Score((POINT,), origin=Origin(policy={3: (1.0,)})), ("type", "origin.policy", 3)),  # type: ignore[dict-item]
     ],
     ids=str,
 )
-def test_proposals_that_cannot_be(proposal: Any, says: str) -> None:
-    with pytest.raises(EventError, match=says):
+def test_proposals_that_cannot_be(proposal: Any, expected: Any) -> None:
+    with raises(EventError, *expected):
         checks.proposal(proposal)
 
 

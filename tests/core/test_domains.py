@@ -7,6 +7,7 @@ import math
 import random
 
 import pytest
+from expecting import raises
 
 from nasforge.core.domains import Choice, Decision, Float, Int
 from nasforge.core.errors import SpaceError
@@ -52,19 +53,19 @@ def test_every_draw_of_a_long_range_is_a_value_of_it(domain):
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "expected"),
     [
-        (lambda: Int(0, 10**400), r"within -2\^53\.\.2\^53.*10\^400"),
-        (lambda: Float(0, 10**400), "finite"),
-        (lambda: Float(0.0, math.inf), "finite"),
-        (lambda: Float(0.0, 1.0, step=1e-30), "more than 2^53 values"),
-        (lambda: Float(1e-300, 1e300, log=True), "powers of ten"),
-        (lambda: Choice((1.0, math.nan)), "finite"),
-        (lambda: Choice((10**400,)), "finite"),
+        (lambda: Int(0, 10**400), ("range", None, "10^400")),
+        (lambda: Float(0, 10**400), ("range",)),
+        (lambda: Float(0.0, math.inf), ("range",)),
+        (lambda: Float(0.0, 1.0, step=1e-30), ("range", None, "2^53")),
+        (lambda: Float(1e-300, 1e300, log=True), ("range", None, "powers of ten")),
+        (lambda: Choice((1.0, math.nan)), ("range",)),
+        (lambda: Choice((10**400,)), ("range",)),
     ],
 )
-def test_what_no_float_can_hold_is_refused(make, words):
-    with pytest.raises(SpaceError, match=words.replace("2^53 values", r"2\^53 values")):
+def test_what_no_float_can_hold_is_refused(make, expected):
+    with raises(SpaceError, *expected):
         make()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from expecting import raises
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
@@ -45,9 +46,9 @@ def test_columns_are_named_by_patterns():
 
 
 def test_an_unknown_direction_is_asked_for():
-    with pytest.raises(ConfigError, match=r"'val/score'.*max:val/score or min:val/score"):
+    with raises(ConfigError, "missing", "val/score", "max:val/score", "min:val/score"):
         Objective.parse("val/score")
-    with pytest.raises(ConfigError, match="did you mean 'val/accuracy'"):
+    with raises(ConfigError, "missing", "val/acuracy", "val/accuracy"):
         Objective.parse("val/acuracy")
     assert Objective.parse("max:val/score") == Objective("val/score", True)
     assert Objective.parse("max:val/mse") == Objective("val/mse", True), "what is said goes over the name"

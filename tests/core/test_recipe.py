@@ -63,8 +63,9 @@ def test_all_problems_are_shown_at_once():
     ],
 )
 def test_bad_values_are_refused_by_name(bad):
-    with pytest.raises(ConfigError, match=f"train.{next(iter(bad))}"):
+    with pytest.raises(ConfigError) as caught:
         Recipe.of(bad)
+    assert caught.value.key == f"train.{next(iter(bad))}" and caught.value.kind in ("range", "type", "unknown")
 
 
 def nested(tmp_path, text):
@@ -96,7 +97,7 @@ def test_a_nested_decision_sets_what_its_key_ends_with(tmp_path):
 
 def test_an_extreme_of_a_nested_decision_is_tried_too(tmp_path):
     space = nested(tmp_path, "    optimizer: {choice: {sgd: {}, adamw: {beta2: {float: [0.9, 1.1]}}}}\n")
-    with pytest.raises(ConfigError, match=r"train\.beta2: got 1"):
+    with raises(ConfigError, "range", "train.beta2", 1.0):
         check_recipes(space, {})
 
 
@@ -129,7 +130,7 @@ def test_extremes_that_exclude_each_other_are_refused_though_each_alone_is_good(
 def test_a_range_whose_steps_do_not_reach_its_end_is_tried_as_far_as_they_do(tmp_path):
     check_recipes(nested(tmp_path, "    crop_pixels: {int: [0, 3], step: 2}\n"), {})
     space = nested(tmp_path, "    label_smoothing: {float: [0.0, 1.05], step: 0.1}\n")
-    with pytest.raises(ConfigError, match=r"train\.label_smoothing: got 1\.0,"):
+    with raises(ConfigError, "range", "train.label_smoothing", 1.0):
         check_recipes(space, {})
 
 
@@ -154,7 +155,7 @@ def test_a_setting_that_is_opened_twice_is_refused(tmp_path):
 def test_a_setting_that_is_searched_cannot_be_fixed(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text("name: own\ndecisions:\n  train:\n" + NESTED)
-    with pytest.raises(ConfigError, match="momentum: the space searches this"):
+    with raises(ConfigError, "conflict", "recipe", "momentum"):
         resolve({"space": "tiny", "data": "digits", "recipe": {"open": str(file), "momentum": 0.9}})
 
 

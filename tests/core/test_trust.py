@@ -40,7 +40,7 @@ def loaded(tmp_path) -> Path:
 
 
 def test_a_file_of_somebody_elses_needs_consent(module, loaded):
-    with foreign(loaded), pytest.raises(TrustError, match=rf"{module}.*{loaded}.*--trust.*trust=True"):
+    with foreign(loaded), raises(TrustError, "untrusted", "builder", module, loaded, "--trust", "trust=True"):
         admit(TEXT, WHAT, [module])
 
 
@@ -100,7 +100,7 @@ def test_code_in_the_folder_that_is_loaded_never_runs(loaded, place):
         link = loaded.parent / "mine.py"
         link.symlink_to(file)
         file = link
-    with foreign(loaded, trust=True), pytest.raises(TrustError, match="inside the folder that is loaded"):
+    with foreign(loaded, trust=True), raises(TrustError, "untrusted", "builder", file.resolve(), "inside"):
         admit(TEXT, WHAT, [file])
 
 
@@ -125,17 +125,17 @@ def test_consent_holds_for_files_that_are_read_on_the_way(module, loaded):
         admit(TEXT, WHAT, [module])
     inside = loaded / "mine.py"
     inside.write_text("X = 1\n")
-    with foreign(loaded), foreign(loaded / "best", trust=True), pytest.raises(TrustError, match="inside the folder"):
+    with foreign(loaded), foreign(loaded / "best", trust=True), raises(TrustError, "untrusted", "builder", inside):
         admit(TEXT, WHAT, [inside])
 
 
 def test_an_address_needs_consent_too(loaded):
-    with foreign(loaded), raises(TrustError, "untrusted", None, "cluster"):
-        admit("Ray at ray://somewhere", "the Ray cluster at 'ray://somewhere'")
+    with foreign(loaded), raises(TrustError, "untrusted", "runner", "ray://somewhere"):
+        admit("Ray at ray://somewhere", "runner 'ray_tune' at 'ray://somewhere'")
     with from_user():
-        admit("Ray at auto", "the Ray cluster at 'auto'")
+        admit("Ray at auto", "runner 'ray_tune' at 'auto'")
     with foreign(loaded):
-        admit("Ray at auto", "the Ray cluster at 'auto'")
+        admit("Ray at auto", "runner 'ray_tune' at 'auto'")
 
 
 def test_names_of_ours_need_none(loaded):

@@ -4,7 +4,7 @@ import os
 import time
 
 import numpy as np
-import pytest
+from expecting import raises
 
 from nasforge.core.errors import DataError
 from nasforge.data import cache, load_data
@@ -47,7 +47,7 @@ def test_several_processes_decode_once_and_map_the_same_file(tmp_path):
 
 def test_an_interrupted_or_failed_decoding_leaves_nothing_that_is_used(tmp_path, empty_cache):
     log = tmp_path / "log"
-    with pytest.raises(DataError, match="broken source"):
+    with raises(DataError, "invalid", None, "broken source"):
         cache.decoded(source(log, fail=True))
     assert [p for p in (empty_cache / "data").iterdir() if p.suffix != ".lock"] == []
     stale = (empty_cache / "data" / cache.digest([cache.FORMAT, "k"])).with_suffix(".tmp")
@@ -79,7 +79,7 @@ def test_a_changed_file_is_read_anew(tmp_path):
 def test_a_cache_that_cannot_be_written_says_which_setting_helps(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="set NASFORGE_CACHE to a folder"):
+    with raises(DataError, "failed", "NASFORGE_CACHE"):
         cache.decoded(source(tmp_path / "log"))
 
 

@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
+from expecting import raises
 from PIL import Image
 
 from nasforge.core.errors import DataError
@@ -116,23 +117,24 @@ def png(width, height):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "expected"),
     [
-        (b"", "cannot be read .the file is empty"),
-        (b"not a picture", "cannot be read .it is damaged"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "cannot be read .it is damaged"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "cannot be read .it is damaged"),
-        (png(60_000, 60_000), r"too large to read \(3600 megapixels\); shrink or remove it"),
-        (png(2**31 - 1, 2**31 - 1), "too large to read"),
-        (png(0, 5), "cannot be read"),
-        (png(5, 5), "is corrupt"),
-        (b"P5 4 4 65535\n" + bytes(32), "pixels of mode I, allowed: 8 bits"),
+        (b"", ("unreadable", None, "empty")),
+        (b"not a picture", ("unreadable", None, "damaged")),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", ("unreadable", None, "damaged")),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), ("unreadable", None, "damaged")),
+        (png(60_000, 60_000), ("range", None, "3600 megapixels")),
+        (png(2**31 - 1, 2**31 - 1), ("range", None, "megapixels")),
+        (png(0, 5), ("unreadable",)),
+        (png(5, 5), ("unreadable", None, "truncated")),
+        (b"P5 4 4 65535\n" + bytes(32), ("unsupported", None, "mode I")),
     ],
 )
-def test_files_that_are_no_images_to_read(tmp_path, content, message):
+def test_files_that_are_no_images_to_read(tmp_path, content, expected):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png.*" + message):
+    with raises(DataError, *expected) as caught:
         read_image(tmp_path / "a.png", InputRule(3), None)
+    assert str(tmp_path / "a.png") in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif", "a.bmp", "a.webp", "a.tif", "a.ppm", "a.avif"])

@@ -90,7 +90,7 @@ def test_metrics_of_a_class_without_validation_images_are_refused(metric):
     extra = {"name": "training", "extra_metrics": [f"val/{metric}"]}
     for more in ({"objectives": [f"val/{metric}"]}, {"evaluator": extra}):
         config = resolve(settings(**more))
-        with pytest.raises(ConfigError, match=f"val/{metric}: class 'c' has no validation images"):
+        with raises(ConfigError, "empty", f"val/{metric}", "c"):
             preflight(config, make_evaluator(config))
 
 
@@ -136,7 +136,7 @@ def test_a_search_on_images_that_were_read_differently_is_refused_with_that_reas
     if decoding:
         header["versions"]["decoding"] = decoding
     journal.write_text("".join([json.dumps(header) + "\n", *rest]))
-    with pytest.raises(JournalError, match="same source, other content") as caught:
+    with raises(JournalError, "changed") as caught:
         nasforge.search(**settings(name="x", budget={"trials": 2}), say=lambda text: None)
     assert ("reads differently" in str(caught.value)) == (decoding is None)
 

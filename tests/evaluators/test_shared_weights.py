@@ -179,7 +179,7 @@ def test_what_cannot_be_mixed_is_foreseen_without_training():
         evaluator().preflight(TrainShared(wide, "softmax", 1, settings={"second_order": True}))
     with raises(ConfigError, "unknown", "relaxation", "soft"):
         evaluator().preflight(TrainShared(TWO, "soft", 1))
-    with pytest.raises(ConfigError, match="leaves nothing to choose"):
+    with raises(ConfigError, "empty", None, "tiny"):
         evaluator().preflight(TrainShared(SPACE.fixed(_POINT), "softmax", 1))
     evaluator().preflight(TrainShared(TWO, "softmax", 1, settings={"second_order": True}))
     evaluator().preflight(Measure(A))
@@ -193,7 +193,7 @@ def test_what_is_foreseen_leaves_no_journal(tmp_path):
         search(space="tiny", data={"source": "digits", "images": 300}, strategy=strategy, **place)
     assert not (tmp_path / "wide").exists(), "the name is free for the search that is meant"
     common = {"space": "tiny", "data": {"source": "digits", "images": 300}, "budget": {"trials": 2}}
-    with pytest.raises(ConfigError, match=r"--strategies: darts\(second_order=true\): second_order needs fixed widths"):
+    with raises(ConfigError, "unsupported", "strategies", "darts(second_order=true)"):
         compare(strategies="darts(second_order=true)", seeds=1, runs_dir=tmp_path, tracking_uri="none", **common)
     assert not (tmp_path / "campaign").exists()
 

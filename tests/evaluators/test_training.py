@@ -99,7 +99,7 @@ def test_one_class_may_be_an_objective():
     assert made.extra == ("recall_of_3",) and made.about.data_hash
     with raises(ConfigError, "range", "val/recall_of_12", 10):
         _ = evaluator(objectives=[Objective("val/recall_of_12", True)]).about.data_hash
-    with pytest.raises(ConfigError, match=r"val/recal_of_3.*did you mean 'val/recall_macro'"):
+    with raises(ConfigError, "missing", "objectives", "val/recal_of_3", "val/recall_macro"):
         make_evaluator(resolve({**settings, "objectives": ["val/recal_of_3"]}))
 
 
@@ -246,7 +246,7 @@ def test_mistakes_are_found_before_anything_runs():
     with raises(ConfigError, "missing", "data"):
         Training(SearchSpec(SPACE, None, [Rung(1)]))
     for bad in ({"threads": 0}, {"time_limit_s": 0}):
-        with pytest.raises(ConfigError, match=next(iter(bad))):
+        with raises(ConfigError, "range", f"evaluator.{next(iter(bad))}"):
             evaluator(**bad)
 
 
@@ -272,7 +272,7 @@ def test_recipes_that_the_only_network_does_not_take_are_refused_before_the_firs
     refused = alone.with_recipe(too_far)
     with raises(RecipeError, "range", None, "frozen_stages", 9) as caught:
         Training(SearchSpec(refused, DATA, [Rung(1)])).preflight(Measure(refused.default_point()))
-    assert "train.crop_pixels: is 12, but the images have only 8 pixels" in str(caught.value)
+    assert ("range", "train.crop_pixels") in [(problem.kind, problem.key) for problem in caught.value.problems]
     several = SPACE.with_recipe(too_far)  # what one network does not take another one may
     Training(SearchSpec(several, DATA, [Rung(1)])).preflight(Measure(several.default_point()))
     regularised = alone.with_recipe(load_recipe("regularisation"))

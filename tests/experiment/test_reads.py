@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expecting import raises
 
 import nasforge
+from nasforge.api.compare.campaign import read_search, run_search
 from nasforge.cli.app import main
 from nasforge.core.errors import SearchError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment import journal
 from nasforge.experiment.state import load_state
+from nasforge.settings.experiment import resolve
 from nasforge.views import reader
 
 SPACE = SearchSpace("small", (Decision("model.width", Choice(tuple(range(20)))),))
@@ -57,9 +60,24 @@ def test_every_verb_reads_a_journal_once(tmp_path: Path, reads: Counter[str]) ->
     for words in (["show", "first"], ["show", "first", "--trial", "0", "--rerun"], ["list"]):
         assert main([*words, "--runs-dir", str(runs)]) == 0
         assert reads.pop("first") == 1
-    with pytest.raises(SearchError, match="nothing to retrain"):
+    with raises(SearchError, "unsupported"):
         nasforge.retrain(runs / "first")
     assert reads.pop("first") == 1
+
+
+def test_a_campaign_reads_the_journal_of_a_search_that_it_runs_before_the_search_alone(
+    tmp_path: Path, reads: Counter[str]
+) -> None:
+    config = settings(tmp_path, 3)
+    outcome = run_search(resolve(config))
+    assert not reads, "a search of its own is known without its journal"
+    longer = resolve({**config, "budget": {"trials": 5}})
+    extended = run_search(longer)
+    assert reads.pop("first") == 2, "once without a lock, whether it is finished, and once to continue it"
+    for run, trials in ((outcome, 3), (extended, 5)):
+        assert run.trajectory is not None and len(run.trajectory.points) == trials
+    assert run_search(longer).trajectory == extended.trajectory == read_search(longer.folder)
+    assert reads.pop("first") == 2, "once by each of the two"
 
 
 def test_the_configuration_of_a_state_is_parsed_once_and_follows_its_events(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from expecting import raises
 
-from nasforge.core.errors import BuildError, ExportError
+from nasforge.core.errors import BuildError, ExportError, JournalError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
@@ -128,7 +128,7 @@ def test_a_failed_save_keeps_the_old_network_and_leaves_nothing_behind(tmp_path)
     save_network(tmp_path / "n", network, description)
     before = (tmp_path / "n" / WEIGHTS).read_bytes()
     bad = Description(**{**vars(description), "trained": {"not JSON": object()}})
-    with pytest.raises(Exception, match="JSON"):
+    with raises(JournalError, "type", None, "JSON"):
         save_network(tmp_path / "n", network, bad)
     assert (tmp_path / "n" / WEIGHTS).read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["n"]

@@ -168,20 +168,20 @@ def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
 
 
 @pytest.mark.parametrize(
-    ("space", "options", "message"),
+    ("space", "options", "expected"),
     [
-        (FLAT, {}, "opens no decision of the recipe that may change"),
-        (SPACE, {"change": ["batch_size"]}, "batch_size may not change during training"),
-        (SPACE, {"change": ["optimizer"]}, "optimizer may not change during training"),
-        (SPACE, {"change": ["momentum"]}, "momentum, which the space does not open; choose of: batch_size, flip"),
-        (SPACE, {"population": 1}, "population >= 2"),
-        (SPACE, {"share": 0.6}, "share <= 0.5"),
-        (SPACE, {"population": 3}, "0.25 of 3 members replaces none.* a population of 4 or more"),
-        (SPACE, {"ladder": (Rung(3),)}, "at the rungs of a ladder"),
+        (FLAT, {}, ("missing", "recipe")),
+        (SPACE, {"change": ["batch_size"]}, ("unsupported", "strategy.change", "batch_size")),
+        (SPACE, {"change": ["optimizer"]}, ("unsupported", "strategy.change", "optimizer")),
+        (SPACE, {"change": ["momentum"]}, ("unknown", "strategy.change", "momentum", "batch_size, flip")),
+        (SPACE, {"population": 1}, ("range", "strategy.population", 1)),
+        (SPACE, {"share": 0.6}, ("range", "strategy.share", 0.6)),
+        (SPACE, {"population": 3}, ("range", "strategy.share", 0.25, 3, 4)),
+        (SPACE, {"ladder": (Rung(3),)}, ("conflict", "ladder")),
     ],
 )
-def test_wrong_options_are_refused(space, options, message):
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_options_are_refused(space, options, expected):
+    with raises(ConfigError, *expected):
         PBT(spec_of(space, ladder=options.pop("ladder", LADDER)), **options)
 
 

@@ -188,7 +188,7 @@ def test_a_view_that_needs_another_memory_layout_is_told_to_reshape():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.permute(0, 2, 3, 1).view(len(x), -1)
 
-    with pytest.raises(BuildError, match=r"its builder needs \.reshape\(\.\.\.\)") as raised:
+    with raises(BuildError, "failed", None, ".reshape(...)") as raised:
         costs_of(lambda: nn.Sequential(nn.Conv2d(1, 4, 1), Turned()), (1, 4, 4))
     assert "larger images" not in str(raised.value)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from expecting import raises
 
 from nasforge.core.errors import BuildError
 from nasforge.core.space import SearchSpace
@@ -129,5 +130,5 @@ def test_arguments_out_of_range(space, argument):
     from dataclasses import replace
 
     wrong = replace(space, arguments={argument: 0})
-    with pytest.raises(BuildError, match=f"{argument} must be a whole number of at least 1, got 0"):
+    with raises(BuildError, "range", f"builder.{argument}", 1, 0):
         build(wrong, space.default_point(), in_channels=3, classes=10)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.architecture import Architecture
@@ -50,19 +51,19 @@ class Forgetful(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("how", "says"),
+    ("how", "name"),
     [
-        ("list", r"layer 'kept\[0\]' \(Conv2d\)"),
-        ("dict", r"layer 'kept\['a'\]\[0\]' \(Sequential\)"),
-        ("frozen", r"layer 'kept\[0\]' \(Conv2d\)"),
-        ("statistics", r"layer 'kept\[0\]' \(BatchNorm2d\)"),
-        ("closure", r"layer that its modules do not keep \(Conv2d\)"),
-        ("within", r"layer that its modules do not keep \(Conv2d\)"),
-        ("parameter", r"parameter 'kept\[0\]' of shape \(4, 1, 1\)"),
+        ("list", "layer 'kept[0]' (Conv2d)"),
+        ("dict", "layer 'kept['a'][0]' (Sequential)"),
+        ("frozen", "layer 'kept[0]' (Conv2d)"),
+        ("statistics", "layer 'kept[0]' (BatchNorm2d)"),
+        ("closure", "layer that its modules do not keep (Conv2d)"),
+        ("within", "layer that its modules do not keep (Conv2d)"),
+        ("parameter", "parameter 'kept[0]' of shape (4, 1, 1)"),
     ],
 )
-def test_a_layer_outside_state_dict_is_named(how, says):
-    with pytest.raises(BuildError, match=says + r".* not in its state_dict .*nn\.ModuleList"):
+def test_a_layer_outside_state_dict_is_named(how, name):
+    with raises(BuildError, "unsupported", None, name, "nn.ModuleList"):
         costs_of(lambda: nn.Sequential(Forgetful(how))[0], (1, 8, 8))
 
 
@@ -102,11 +103,11 @@ SPACE = SearchSpace("random", (Decision("model.how", Choice(HOWS)),), builder=f"
 
 
 @pytest.mark.parametrize(
-    ("how", "says"),
-    [("attribute", r"'numbers\[0\]'"), ("unsaved", "'numbers'"), ("closure", "outside of its modules")],
+    ("how", "name"),
+    [("attribute", "'numbers[0]'"), ("unsaved", "'numbers'"), ("closure", "outside of its modules")],
 )
-def test_random_numbers_outside_state_dict_are_named(how, says):
-    with pytest.raises(BuildError, match=rf"tensor {says} .*register_buffer"):
+def test_random_numbers_outside_state_dict_are_named(how, name):
+    with raises(BuildError, "unsupported", None, f"tensor {name}", "register_buffer"):
         fresh_and_whole(SPACE, Architecture({"model.how": how}), 0, shape=(1, 8, 8), classes=3)
 
 

@@ -89,5 +89,5 @@ def test_header_and_workers_know_the_resolved_space_and_the_same_command_continu
 
 
 def test_without_images_it_cannot_be_resolved():
-    with pytest.raises(ConfigError, match="--data"):
+    with raises(ConfigError, "missing", "data", "--data"):
         suited_to_images(resolve({"space": "photos", "evaluator": {"name": "lookup_table", "path": "x.csv"}}))

@@ -1,6 +1,5 @@
 import dataclasses
 
-import pytest
 import timm
 import torch
 from expecting import raises
@@ -113,20 +112,20 @@ def test_local_weights_of_other_channels_and_classes(tmp_path):
 
 
 def test_weights_that_cannot_be(tmp_path):
-    def refused(match, *names, weights):
+    def refused(expected, *names, weights):
         made = space(*names)
         made = dataclasses.replace(made, arguments={**made.arguments, "weights": str(weights)})
-        with pytest.raises(BuildError, match=match):
+        with raises(BuildError, *expected):
             build(made, made.default_point(), in_channels=3, classes=10)
 
     other = tmp_path / "other.safetensors"
     save_file(timm.create_model("resnet18", num_classes=5).state_dict(), other)
-    refused("cannot make 'resnet10t': .* use the file of this network", "resnet10t", weights=other)
-    refused(r"must be a .safetensors file that every worker sees, got '.*none", "resnet10t", weights=tmp_path / "none")
+    refused(("failed", "backbones", "resnet10t"), "resnet10t", weights=other)
+    refused(("missing", "weights", tmp_path / "none"), "resnet10t", weights=tmp_path / "none")
     foreign = tmp_path / "foreign.safetensors"
     save_file({"stem.weight": torch.zeros(2)}, foreign)
-    refused(r"lack \d+ tensors of 'resnet10t', such as conv1", "resnet10t", weights=foreign)
-    refused("belong to one network, but backbones lists 2", "resnet10t", "resnet18", weights=other)
+    refused(("changed", "weights", "resnet10t", "conv1"), "resnet10t", weights=foreign)
+    refused(("conflict", "weights", 2), "resnet10t", "resnet18", weights=other)
 
 
 def test_a_trained_network_loads_where_the_file_it_began_with_is_not(tmp_path):

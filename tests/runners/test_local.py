@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_while_training_is_not_the_trials_fault(tmp_path: Pa
         raise error
 
     config = toy_config(tmp_path, budget={"trials": 3})
-    with toy_experiment(config) as experiment, pytest.raises(SearchError, match="make room, then run the same command"):
+    with toy_experiment(config) as experiment, raises(SearchError, "failed", None, "trial 0"):
         run(experiment, evaluator)
     with toy_experiment(config) as experiment:
         run(experiment, Planted())
@@ -148,7 +148,7 @@ def test_a_full_disk_is_not_the_trials_fault(tmp_path: Path, monkeypatch: pytest
             raise JournalError("no space left on device")
 
         monkeypatch.setattr(experiment, "report", report)
-        with pytest.raises(JournalError, match="no space left"):
+        with raises(JournalError, "invalid", None, "no space left"):
             run(experiment, Planted())
     assert load_state(config.folder).counts()["failed"] == 0
 

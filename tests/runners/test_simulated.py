@@ -98,6 +98,5 @@ def test_a_journal_cut_anywhere_goes_on_as_it_would_have(tmp_path: Path, table: 
 def test_what_it_is_not_for(tmp_path: Path, table: str) -> None:
     with raises(ConfigError, "range", "runner.max_concurrent_trials", "max_concurrent_trials"):
         run(tmp_path, table, "none", four(0))
-    says = "runner 'simulated' needs an evaluator that looks results up"
-    with toy_experiment(toy_config(tmp_path)) as experiment, pytest.raises(ConfigError, match=says):
+    with toy_experiment(toy_config(tmp_path)) as experiment, raises(ConfigError, "unsupported", "runner", "simulated"):
         simulate(experiment, Planted())

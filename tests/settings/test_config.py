@@ -300,7 +300,7 @@ def test_an_evaluator_with_settings_reaches_the_search(tmp_path):
 def test_a_strategy_of_supernets_refuses_an_evaluator_that_cannot_train_them(tmp_path):
     import nasforge
 
-    with pytest.raises(ConfigError, match="'spos' needs evaluator 'shared_weights', got 'training'"):
+    with raises(ConfigError, "conflict", "evaluator", "spos", "shared_weights", "training"):
         nasforge.search(
             space="tiny", data="digits", strategy="spos", evaluator="training", runs_dir=tmp_path, runner="local"
         )

@@ -209,7 +209,7 @@ def test_one_half_alone_is_that_halfs_strategy():
 def test_a_supernet_is_refused_by_name():
     with raises(ConfigError, "unsupported", "strategy", "spos"):
         joint(spec_of(SPACE, seed=0), model="spos")
-    with pytest.raises(ConfigError, match=r"'promotion' resumes checkpoints.*--strategy promotion --tune optuna"):
+    with raises(ConfigError, "unsupported", "strategy", "promotion", "--tune optuna"):
         joint(spec_of(SPACE, seed=0), model="promotion")
     with raises(ConfigError, "unknown", "strategy", "evolusion"):
         joint(spec_of(SPACE, seed=0), model="evolusion")

@@ -11,10 +11,13 @@ from expecting import raises
 from scipy.stats import rankdata
 
 import nasforge
+from nasforge.core.domains import Int
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.ladder import Rung
+from nasforge.core.space import Decision, SearchSpace
 from nasforge.core.trial import Measure, Result, Score
 from nasforge.settings.experiment import resolve
+from nasforge.strategies import screening
 from nasforge.strategies.aggregation import log_rank_sums
 from nasforge.strategies.screening import Screening
 from nasforge.testing import strategies as suite
@@ -135,6 +138,33 @@ def test_what_violates_a_limit_by_its_scored_costs_is_left_out():
     assert {point.values["model.layer0"] for point in searched(strategy, 8, score=score)} == {"b"}
 
 
+def scored(strategy, number, violation):
+    """Ask for a batch, and answer with a violation of each network, by its place in the batch."""
+    batch = strategy.ask(number)
+    assert isinstance(batch, Score)
+    points = enumerate(batch.architectures)
+    scores = tuple({**scores_of(point), "constraint/violation": violation(place)} for place, point in points)
+    strategy.tell(number, Result("finished", scores=scores))
+
+
+def test_a_space_in_which_every_network_violates_the_constraints_ends_the_search(monkeypatch):
+    monkeypatch.setattr(screening, "VIOLATING_IN_A_ROW", 30)
+    huge = SearchSpace("huge", (Decision("model.n", Int(0, 10**9)),))
+    strategy = Screening(spec_of(huge, seed=0, ladder=LADDER), pool=20, batch=10)
+    for number in range(3):
+        scored(strategy, number, lambda place: 0.5 + place)
+    with raises(SearchError, "empty", "constraints", 30, 0.5):
+        strategy.ask(3)
+    strategy = Screening(spec_of(huge, seed=0, ladder=LADDER), pool=30, batch=10)
+    for number in range(3):
+        scored(strategy, number, lambda place, number=number: float(number != 1 or place > 0))
+    assert isinstance(strategy.ask(3), Measure), "one of them keeps the constraints"
+    for number in (4, 5):
+        scored(strategy, number, lambda place: 1.0)
+    with raises(SearchError, "empty", "constraints", 9 + 10 + 10 + 10):
+        strategy.ask(6)
+
+
 def test_a_withdrawn_proposal_is_made_again():
     strategy = Screening(spec_of(FLAT, seed=0, ladder=LADDER), pool=10, batch=10)
     first = strategy.ask(0)
@@ -182,7 +212,7 @@ def test_scores_that_nobody_gives_are_an_error():
 
 @pytest.mark.parametrize(("option", "value"), [("pool", 0), ("batch", 0), ("batch", 2.5)])
 def test_wrong_options_are_refused(option, value):
-    with pytest.raises(ConfigError, match=option):
+    with raises(ConfigError, "range", f"strategy.{option}"):
         Screening(spec_of(FLAT, ladder=LADDER), **{option: value})
 
 

@@ -89,7 +89,7 @@ def test_nsga2_has_room_for_all_starts_where_the_population_is_not_set():
 
 @pytest.mark.parametrize("tournament", [0, 2.5, True])
 def test_nsga2_refuses_a_tournament_that_is_no_whole_number_from_1(tournament):
-    with pytest.raises(ConfigError, match="tournament"):
+    with raises(ConfigError, "type" if tournament is True else "range", "strategy.tournament"):
         NSGA2(spec_of(FLAT, seed=0), tournament=tournament)
 
 

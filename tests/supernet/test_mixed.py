@@ -128,7 +128,7 @@ def test_unknown_decisions_options_and_unread_ones():
         pick("depth", {1: nn.Identity})
     with raises(BuildError, "unknown", "model.op", "b"):
         pick("op", {"a": nn.Identity})
-    with pytest.raises(BuildError, match=r"never read 'model\.other'"):
+    with raises(BuildError, "invalid", "model.other"):
         pick.finish()
 
 
@@ -162,7 +162,7 @@ def test_activation_is_one_decision_in_many_places():
 
 def test_running_before_a_path_is_chosen_says_what_to_do():
     supernet = build_supernet(narrow("tiny"), 1, 10)
-    with pytest.raises(BuildError, match=r"has no active option: call supernet\.activate"):
+    with raises(BuildError, "invalid", "model.activation", "supernet.activate"):
         supernet(torch.randn(1, 1, 8, 8))
 
 

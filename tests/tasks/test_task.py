@@ -69,7 +69,7 @@ def test_classification_is_the_default_and_is_not_in_the_header():
 def test_an_unknown_task_is_refused():
     with raises(ConfigError, "unknown", "task", "classificaton", "classification"):
         resolve({**SETTINGS, "task": "classificaton"})
-    with pytest.raises(ConfigError, match="task"):
+    with raises(ConfigError, "type", "task"):
         resolve({**SETTINGS, "task": 3})
 
 

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import DataError
@@ -39,10 +40,10 @@ def test_a_changed_a_missing_and_a_foreign_file_are_refused(report, tmp_path):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(DataError, match="have changed"):
+    with raises(DataError, "changed"):
         load_weights(tmp_path, artifact)
     file.unlink()
-    with pytest.raises(DataError, match="are missing; all workers must see"):
+    with raises(DataError, "missing"):
         load_weights(tmp_path, artifact)
-    with pytest.raises(DataError, match="outside the experiment"):
+    with raises(DataError, "untrusted"):
         load_weights(tmp_path, dataclasses.replace(artifact, path="../secret.safetensors"))

@@ -67,8 +67,19 @@ def test_memory_that_runs_out_before_the_first_step_has_its_cause(monkeypatch):
     assert caught.value.failure.cause == "out_of_memory"
 
 
+@pytest.fixture
+def failed_gpu(monkeypatch):
+    """A process that has used CUDA, whose GPU runs no kernel any more."""
+
+    def kernel(device):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(devices, "_try", kernel)
+
+
 @pytest.mark.parametrize("error", FAULTS)
-def test_a_gpu_that_has_failed_is_no_failure_of_the_trial(error):
+def test_a_gpu_that_has_failed_is_no_failure_of_the_trial(failed_gpu, error):
     split, network = load_data(DataConfig("digits")).train, Raises(error)
     network.weight = nn.Parameter(torch.zeros(2))
 
@@ -81,6 +92,17 @@ def test_a_gpu_that_has_failed_is_no_failure_of_the_trial(error):
         guarded(evaluates, CPU, 0.0, "")
     with raises(DeviceLost, "failed", "device", str(error)), watching(CPU):
         evaluates()
+
+
+@pytest.mark.parametrize("error", [error for error in FAULTS if type(error) is RuntimeError])
+def test_a_text_about_cuda_is_no_lost_gpu_where_cuda_was_never_used(monkeypatch, error):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert device_lost(error) is None
+    assert device_lost(error, CPU) is None
+    assert isinstance(device_lost(error, torch.device("cuda")), DeviceLost)
+    with pytest.raises(RuntimeError) as caught:
+        guarded(lambda: Raises(error)(None), CPU, 0.0, "")
+    assert caught.value is error
 
 
 def test_memory_that_ran_out_is_no_lost_gpu():

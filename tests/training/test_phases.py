@@ -209,13 +209,13 @@ def test_what_may_change_on_the_way_changes_and_what_may_not_is_refused_by_name(
     assert not same(kept, without)
     with raises(SearchError, "changed", None, "batch_size", 32, 16):
         trained(network(), dataclasses.replace(EVERYTHING, batch_size=16), start=file)
-    with pytest.raises(SearchError, match="another ladder"):
+    with raises(SearchError, "changed", None, "ladder"):
         trained(network(), earlier=phases()[1:], start=file)
     wider = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Dropout(0.0))
-    with pytest.raises(SearchError, match="another network"):
+    with raises(SearchError, "changed", None, "network"):
         trained(wider, earlier=[], start=file)
     file.write_bytes(b"torn")
-    with pytest.raises(DataError, match="cannot be read"):
+    with raises(DataError, "unreadable"):
         trained(network(), start=file)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_loop import EVERYTHING, Interrupted, breaking, network, splits, trained
 
+from nasforge.core.architecture import digest
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits, Meter
 from nasforge.training.phases import Course, Phase
@@ -56,6 +57,32 @@ def test_a_start_from_a_gpu_continues_on_a_cpu_with_new_generators(tmp_path):
         train(net, splits()[0], EVERYTHING, epochs=3, seed=5, checkpoint=Checkpoint(start=second))
     assert all(torch.equal(tensor, b.state_dict()[key]) for key, tensor in a.state_dict().items())
     assert any(not torch.equal(tensor, written["network"][key]) for key, tensor in a.state_dict().items())
+
+
+def test_a_checkpoint_that_version_0_1_0_wrote_on_a_gpu_continues(tmp_path, monkeypatch):
+    recipe, course, net = EVERYTHING, Course([Phase(3, splits()[0], None, 0.0)], EVERYTHING), network()
+    shapes = {key: list(tensor.shape) for key, tensor in net.state_dict().items()}
+    settings, phases = recipe.identifying(), course.to_json()
+    written = torch.load(OLD, weights_only=True)
+    assert "host" not in written
+    of_a_gpu = torch.full((16,), 7, dtype=torch.uint8)
+    forged = {**written, "identity": digest([settings, phases, 5, shapes, "cuda"]), "dropout_cuda": of_a_gpu}
+    torch.save(forged, tmp_path / "checkpoint.pt")
+
+    really, restored = torch.Generator, []
+    monkeypatch.setattr(torch, "Generator", lambda device=None: really())  # there is none of CUDA here
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append(state))
+    options = {"seed": 5, "device": torch.device("cuda"), "hooks": [], "meter": Meter(Limits())}
+    state = TrainingState(net, recipe, course, checkpoint=Checkpoint(tmp_path / "checkpoint.pt"), **options)
+    began = state.host.get_state()
+    state.load()
+    assert state.resumed and not state.checkpoint_lost
+    assert (state.progress.epoch, state.progress.position) == (1, 1)
+    assert torch.equal(restored[0], of_a_gpu)
+    assert torch.equal(state.host.get_state(), began), "that version had no such generator"
+    for key, tensor in written["network"].items():
+        assert torch.equal(tensor, net.state_dict()[key]), key
 
 
 def test_precision_identifies_a_training_on_a_gpu_alone(monkeypatch):

@@ -176,6 +176,17 @@ def _trajectory(folder: Path, events: Sequence[Event]) -> Trajectory:
         raise JournalError(f"{folder}: {error}", kind=error.kind) from None
 
 
+class _Heard:
+    """A tracker that keeps the events of a search, so that its journal need not be read again."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        """Keep an event."""
+        self.events.append(event)
+
+
 def run_search(config: ExperimentConfig) -> SearchOutcome:
     """Run or continue one search; one whose budget is spent is only read.
 
@@ -187,13 +198,17 @@ def run_search(config: ExperimentConfig) -> SearchOutcome:
     if done is not None:
         return SearchOutcome(_trajectory(config.folder, done))
     opened: list[Experiment] = []
+    heard = _Heard()
     failure = ""
+    evaluator = evaluator_of(config)
     try:
-        search(config, made_evaluator=evaluator_of(config), say=lambda text: None, on_open=opened.append)
+        search(config, made_evaluator=evaluator, trackers=[heard], say=lambda text: None, on_open=opened.append)
     except SearchError as error:
         failure = str(error)
     if opened and opened[0].stopping:
         raise StopNow("stopped; the same command continues")
+    if opened:
+        return SearchOutcome(_trajectory(config.folder, [*opened[0].journal.events, *heard.events]), failure)
     return SearchOutcome(read_search(config.folder) if has_begun(config.folder) else None, failure)
 
 

@@ -18,7 +18,7 @@ from nasforge.core.errors import SearchError, StopNow
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment.journal import SEARCH
 from nasforge.experiment.state import State, load_state
-from nasforge.experiment.verdicts import why_nothing_is_admitted
+from nasforge.experiment.verdicts import nothing_is_admitted
 from nasforge.settings.experiment import ExperimentConfig, load_space, resolve
 from nasforge.training.artifacts import ANSWERS, file_of
 from nasforge.training.meter import trainings_end_by
@@ -104,7 +104,7 @@ def search(work: Work) -> State:
             raise
         state = load_state(config.folder)
     if not state.accepted:
-        raise SearchError(why_nothing_is_admitted(state), kind="empty")
+        raise nothing_is_admitted(state)
     if not any(trial.comparable for trial in state.trials.values()):
         raise SearchError(
             f"{work.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time",

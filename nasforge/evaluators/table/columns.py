@@ -111,6 +111,7 @@ def columns_of(space: SearchSpace, file: Table, asked: Asked) -> Columns:
         raise ConfigError(
             f"table {file.path}: the key has {rows.count:,} rows, the signal {length:,}; make them equally long",
             kind="invalid",
+            key="evaluator.key",
         )
     return Columns(
         rows=rows,

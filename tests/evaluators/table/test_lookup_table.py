@@ -302,16 +302,16 @@ def column_of(evaluator):
 
 
 @pytest.mark.parametrize(
-    ("options", "settings", "says"),
+    ("options", "settings", "kind", "name"),
     [
-        ({"signal": "score", "metric": "val/score"}, {}, "max:val/score or min:val/score"),
-        ({"signal": "mse", "metric": "val/accuracy"}, {}, "column 'mse' is to minimise"),
-        ({"signal": "mse"}, {"objectives": ["val/accuracy"]}, "column 'mse' is to minimise"),
-        ({"signal": "mse"}, {"objectives": ["max:val/accuracy", "val/x"]}, "max:val/x or min:val/x"),
+        ({"signal": "score", "metric": "val/score"}, {}, "missing", "max:val/score"),
+        ({"signal": "mse", "metric": "val/accuracy"}, {}, "conflict", "mse"),
+        ({"signal": "mse"}, {"objectives": ["val/accuracy"]}, "conflict", "mse"),
+        ({"signal": "mse"}, {"objectives": ["max:val/accuracy", "val/x"]}, "missing", "max:val/x"),
     ],
 )
-def test_a_direction_that_is_not_clear_is_asked_for(tmp_path, options, settings, says):
-    with pytest.raises(ConfigError, match=says):
+def test_a_direction_that_is_not_clear_is_asked_for(tmp_path, options, settings, kind, name):
+    with raises(ConfigError, kind, "objectives", name):
         make_evaluator(config_of(tmp_path, flat(), written(tmp_path, ERRORS), options, **settings))
 
 

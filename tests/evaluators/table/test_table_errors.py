@@ -61,11 +61,11 @@ def test_one_clear_error_for_a_table_that_does_not_fit(tmp_path, text, options, 
 def test_files_that_cannot_be_read(tmp_path):
     with raises(DataError, "missing", None, "nowhere.csv"):
         table(flat(), str(tmp_path / "nowhere.csv"))
-    with pytest.raises(DataError, match="is a folder, expected a file"):
+    with raises(DataError, "missing", None, tmp_path):
         table(flat(), str(tmp_path))
     for name in ("bad.npz", "BAD.NPZ"):
         (tmp_path / name).write_bytes(b"no zip")
-        with pytest.raises(DataError, match=rf"{name}: cannot be read as NPZ: not a file of numpy's$"):
+        with raises(DataError, "unreadable", None, name, "NPZ"):
             table(flat(), str(tmp_path / name))
     (tmp_path / "bad.csv").write_bytes(b"\xff\xfe\x00")
     with raises(DataError, "unreadable", None, "bad.csv"):
@@ -74,25 +74,25 @@ def test_files_that_cannot_be_read(tmp_path):
     with raises(ConfigError, "untrusted", "key"):
         table(flat(), str(tmp_path / "objects.npz"), key="key")
     np.savez(tmp_path / "short.npz", width=np.array([8, 16]), rate=np.array([1, 1]), accuracy=np.zeros(1))
-    with pytest.raises(ConfigError, match="the key has 2 rows, the signal 1"):
+    with raises(ConfigError, "invalid", "evaluator.key", 2, 1):
         table(flat(), str(tmp_path / "short.npz"))
     np.savez(tmp_path / "long.npz", width=np.array([8, 99]), rate=np.array([1, 1]), accuracy=np.zeros(3))
-    with pytest.raises(ConfigError, match="the key has 2 rows, the signal 3"):
+    with raises(ConfigError, "invalid", "evaluator.key", 2, 3):
         table(flat(), str(tmp_path / "long.npz"))
     shapes = {"runs": np.zeros((2, 3)), "deep": np.zeros((2, 3, 4)), "one": 1.0}
     np.savez(tmp_path / "runs.npz", width=[8, 16], rate=[1, 1], accuracy=[1.0, 2.0], **shapes)
-    for signal, says in (
-        ("runs", r"no column 'runs'; 'runs' has several values per row, .*A learning curve is 'runs\[{epochs}\]'"),
-        ("runs[4]", r"no column 'runs\[4\]'; did you mean 'runs"),
-        ("accuracy[1]", r"no column 'accuracy\[1\]'; did you mean 'accuracy'"),
-        ("accuracy[{epochs}]", r"no column looks like 'accuracy\[{epochs}\]'"),
-        ("deep", r"array 'deep' has shape \(2, 3, 4\), expected one value per row, or several"),
-        ("one", "'one' is one value, 1.0"),
+    for signal, kind, names in (
+        ("runs", "unknown", ["runs[1]", "runs[{epochs}]"]),
+        ("runs[4]", "unknown", ["did you mean 'runs"]),
+        ("accuracy[1]", "unknown", ["did you mean 'accuracy'"]),
+        ("accuracy[{epochs}]", "unknown", []),
+        ("deep", "type", [(2, 3, 4)]),
+        ("one", "type", [1.0]),
     ):
-        with pytest.raises(ConfigError, match=says):
+        with raises(ConfigError, kind, signal, *names):
             table(flat(), str(tmp_path / "runs.npz"), signal=signal)
     np.savez(tmp_path / "none.npz", width=[], rate=[], accuracy=[])
-    with pytest.raises(ConfigError, match="has no rows"):
+    with raises(ConfigError, "empty", None, "model.width", "train.rate"):
         table(flat(), str(tmp_path / "none.npz"))
 
 
@@ -135,8 +135,8 @@ def test_other_options_of_before_say_how_the_table_is_converted(tmp_path, option
 
 def test_a_point_without_a_row_ends_the_search_with_the_nearest(tmp_path):
     path = written(tmp_path, "width,rate,accuracy\n8,0.1,0.5\n16,0.1,0.75\n")
-    near = r"model.width 8, train.rate 1 is not among its 2 keys; the nearest row is model.width 8, train.rate 0.1"
-    with pytest.raises(ConfigError, match=rf"no row for this point: {near} \(line 2\).*set partial: true"):
+    near = "the nearest row is model.width 8, train.rate 0.1 (line 2)"
+    with raises(ConfigError, "missing", None, "model.width 8, train.rate 1 ", near, "partial: true"):
         looked_up(table(flat(), path), model__width=8, train__rate=1.0)
 
 
@@ -153,7 +153,7 @@ def test_many_points_without_a_row_are_passed_over_at_once(tmp_path):
     evaluator = table(where, written(tmp_path, f"arch,accuracy\n{known}"), key="arch", partial=True)
     began = time.process_time()
     for n in range(3000, 3200):
-        with pytest.raises(BuildError, match="no row for this point"):
+        with raises(BuildError, "missing"):
             looked_up(evaluator, model__n=n)
     assert time.process_time() - began < 1
 
@@ -197,7 +197,7 @@ def test_a_limit_on_a_cost_that_the_table_has_not(tmp_path):
 
 def test_an_objective_that_it_does_not_report(tmp_path):
     config = config_of(tmp_path, flat(), written(tmp_path, FLAT), objectives=["val/loss"])
-    with pytest.raises(ConfigError, match="objective 'val/loss' is not measured"):
+    with raises(ConfigError, "unknown", "val/loss"):
         make_evaluator(config)
 
 
