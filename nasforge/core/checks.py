@@ -352,20 +352,27 @@ def _header(content: Header) -> Header:
     for package, version in _mapping(content.versions, "versions").items():
         text(package, "versions")
         text(version, "versions")
-    if content.image_counts is not None:
-        _image_counts(content.image_counts)
-    return content
+    return _with(content, {"image_counts": _image_counts(content.image_counts)})
 
 
-def _image_counts(content: Any) -> None:
+def _image_counts(content: Any) -> ImageCounts | None:
+    if content is None:
+        return None
     if not isinstance(content, ImageCounts):
         raise EventError(
-            f"image_counts must be a nasforge.core.image_counts.ImageCounts, got {shown(content)}", kind="type"
+            f"image_counts must be a nasforge.core.image_counts.ImageCounts, got {shown(content)}",
+            kind="type",
+            key="image_counts",
         )
-    for name, least in (("train", 0), ("validated", 1), ("classes", 1)):
-        whole(getattr(content, name), f"image_counts: {name}", least)
-    if not 0 <= number(content.largest, "image_counts: largest") <= 1:
-        raise EventError(f"image_counts: largest must be from 0 to 1, got {shown(content.largest)}", kind="range")
+    checked: dict[str, Any] = {
+        name: whole(getattr(content, name), f"image_counts.{name}", least)
+        for name, least in (("train", 0), ("validated", 1), ("classes", 1))
+    }
+    key = "image_counts.largest"
+    checked["largest"] = number(content.largest, key)
+    if not 0 <= checked["largest"] <= 1:
+        raise EventError(f"{key} must be from 0 to 1, got {shown(content.largest)}", kind="range", key=key)
+    return _with(content, checked)
 
 
 def _places(content: Any) -> Mapping[str, Any]:

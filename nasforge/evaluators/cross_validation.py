@@ -93,7 +93,9 @@ class Averaged:
         about = self.training.about
         notes = (*self.training.data_notes(self._validation), *self.training.recipe_notes)
         data = load_data(self.training.data)
-        counts = data.counts(data.train_and_validation()) if self._unit == "folds" else about.image_counts
+        trained_on, validation = self._divide(data, self._count, self.training.data)[0]
+        counts = data.counts(data.train_and_validation() if self._unit == "folds" else validation)
+        counts = replace(counts, train=len(trained_on))  # without the images of a fold
         return replace(
             about, metrics=(*self.training.metrics, _SPREAD), notes=notes, unit=self._unit, image_counts=counts
         )

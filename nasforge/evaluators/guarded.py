@@ -26,6 +26,17 @@ def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
     return data
 
 
+OLDER_EVERY_S = 60.0
+"""Seconds after which the end of a job also collects older garbage, which takes .2 s: Python's own collections run
+mostly during jobs, where they do not see it."""
+
+
+class _Older:
+    """Time of this process's last collection of older garbage."""
+
+    collected_at = time.monotonic()
+
+
 def guarded(
     work: Callable[[], Result], device: torch.device, began: float, build_advice: str, *, collect: bool = True
 ) -> Result:
@@ -37,7 +48,8 @@ def guarded(
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
         collect: collect garbage after the job: what `work` has made, and everything after a failure. False for work
-            that leaves no garbage behind. Where memory of a GPU is left taken, everything is collected in any case.
+            that leaves no garbage behind. Where memory of a GPU is left taken, and every `OLDER_EVERY_S`, everything is
+            collected in any case.
 
     Raises:
         DeviceLost: the GPU has failed, and every later job of this process would.
@@ -66,8 +78,12 @@ def guarded(
         return Result.failed("out_of_memory", f"{device}: {reason}", SMALLER, Charge(time.monotonic() - began))
     finally:
         left_behind = allocated_bytes(device) > held
-        if failed or left_behind:  # older objects may hold memory as well
-            release_memory(device, collect=collect or left_behind)
+        overdue = time.monotonic() - _Older.collected_at >= OLDER_EVERY_S
+        if failed or left_behind or overdue:  # older objects may hold memory as well
+            whole = collect or left_behind or overdue
+            release_memory(device, collect=whole, cached=failed or left_behind or share_of_card() < 1)
+            if whole:
+                _Older.collected_at = time.monotonic()
 
 
 def _preempted(device: torch.device, reason: str, charged: Charge) -> Result:

@@ -86,7 +86,7 @@ def report_page(reader: Reader, extras: Extras) -> str:
             "What mattered",
             page.paragraph(
                 "The share of an objective's variance that each decision explains (fANOVA), over the finished trials "
-                "of the last rung, or 400 of them at random.",
+                "of the last rung.",
                 "dim",
             ),
             extras.importance,

@@ -63,6 +63,14 @@ def measured(tmp_path_factory):
     return report, pickle.loads(pickle.dumps(evaluator))(Measure(POINT), report)
 
 
+def test_the_counts_of_images_are_those_of_a_fold():
+    counts = folds().about.image_counts
+    assert (counts.train, counts.validated, counts.classes) == (160, 240, 10)
+    repeated = repeated_seeds(SearchSpec(SPACE, DATA, LADDER, {}, ()), device="cpu", repeats=3, epochs=1)
+    data = load_data(DATA)
+    assert repeated.about.image_counts == data.counts(data.validation)
+
+
 def test_images_of_a_fold_do_not_stay_on_the_device(tmp_path, monkeypatch):
     released = []
     monkeypatch.setattr(Split, "release", lambda split: released.append(len(split)))

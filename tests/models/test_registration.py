@@ -127,6 +127,11 @@ class Foreign(nn.Identity):
         super().__init__()
 
 
+def random_slope(in_channels, out_channels, stride, activation):
+    """Make a block of torch's modules with a number that no state_dict has."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), nn.LeakyReLU(float(9 * torch.rand(()))))
+
+
 @pytest.mark.parametrize("space", ["tiny", "mobile", "nasbench201", "darts"])
 def test_networks_of_our_modules_are_built_once(space, monkeypatch):
     monkeypatch.setattr(models, "check_state", lambda *networks: pytest.fail("built twice"))
@@ -138,12 +143,21 @@ def test_networks_of_our_modules_are_built_once(space, monkeypatch):
     assert all(map(torch.equal, network.state_dict().values(), again.state_dict().values()))
 
 
-def test_a_block_of_a_user_in_our_network_is_checked(monkeypatch):
-    tiny, checked = load_space("tiny"), []
-    monkeypatch.setattr(models, "check_state", lambda *networks: checked.append(networks))
-    blocks = {"foreign": f"{__name__}:Foreign"}
-    space = dataclasses.replace(tiny, arguments={**tiny.arguments, "blocks": blocks})
+def tiny_with(block):
+    """The space tiny with a user's block, and a point with it."""
+    tiny = load_space("tiny")
+    space = dataclasses.replace(tiny, arguments={**tiny.arguments, "blocks": {"foreign": f"{__name__}:{block}"}})
     values = {**tiny.default_point().model, "stage0.layer1.block": "foreign"}
-    point = Architecture({f"model.{key}": value for key, value in values.items()})
-    fresh_and_whole(space, point, 0, shape=(1, 8, 8), classes=3)
+    return space, Architecture({f"model.{key}": value for key, value in values.items()})
+
+
+def test_a_block_of_a_user_in_our_network_is_checked(monkeypatch):
+    checked = []
+    monkeypatch.setattr(models, "check_state", lambda *networks: checked.append(networks))
+    fresh_and_whole(*tiny_with("Foreign"), 0, shape=(1, 8, 8), classes=3)
     assert len(checked) == 1
+
+
+def test_a_block_of_a_user_that_gives_torch_a_random_number_is_refused():
+    with raises(BuildError, "unsupported", None, "outside of its modules"):
+        fresh_and_whole(*tiny_with("random_slope"), 0, shape=(1, 8, 8), classes=3)

@@ -2,6 +2,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
@@ -243,7 +244,8 @@ class Circle:
         self.self = self
 
 
-def test_a_job_collects_its_own_garbage_and_does_not_look_at_older_objects():
+def test_a_job_collects_its_own_garbage_and_older_objects_once_a_minute(monkeypatch):
+    monkeypatch.setattr(guarded_module._Older, "collected_at", time.monotonic())
     older = Circle()
     is_alive = weakref.ref(older)
     gone = []
@@ -263,6 +265,13 @@ def test_a_job_collects_its_own_garbage_and_does_not_look_at_older_objects():
             guarded(lambda: raising(ValueError("broken")), CPU, 0.0, "")
         assert is_alive() is None  # after a failure everything is looked at
         assert gc.get_freeze_count() == 0
+        is_alive = weakref.ref(Circle())
+        guarded(lambda: Result("finished"), CPU, 0.0, "", collect=False)
+        assert is_alive() is not None
+        monkeypatch.setattr(guarded_module._Older, "collected_at", time.monotonic() - guarded_module.OLDER_EVERY_S)
+        guarded(lambda: Result("finished"), CPU, 0.0, "", collect=False)
+        assert is_alive() is None
+        assert time.monotonic() - guarded_module._Older.collected_at < guarded_module.OLDER_EVERY_S
     finally:
         gc.enable()
 
@@ -293,6 +302,7 @@ def test_a_gpu_is_tidied_where_a_job_left_memory_or_others_need_it(
     monkeypatch.setattr(devices.gc, "collect", lambda: counts.update(collected=counts["collected"] + 1))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: counts.update(emptied=counts["emptied"] + 1))
     monkeypatch.setattr(guarded_module, "crowded_out", lambda device: False)
+    monkeypatch.setattr(guarded_module._Older, "collected_at", time.monotonic())
     lend(lent)
     card.allocated = 100
 

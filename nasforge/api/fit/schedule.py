@@ -27,9 +27,9 @@ FEWEST_STEPS = 300
 """Optimizer steps of a training in the search, at least."""
 MOST_EPOCHS = 120
 LONGER = 6.0
-"""Longest last training, as a multiple of one in the search."""
+"""Length of a last training for which time is kept, as a multiple of one in the search."""
 SPARE = 3.0
-"""A last training may be so many times longer than that where time is left over."""
+"""Longest last training, as a multiple of that one, where time is left over."""
 LAST_STEPS = 1800
 """Optimizer steps that it may have however short that one was."""
 LAST_EPOCHS = 30
