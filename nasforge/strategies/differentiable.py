@@ -16,6 +16,7 @@ from nasforge.core.alphas import COST_TERMS, Settings, check_mixable, derive, wi
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.protocols import Strategy
+from nasforge.core.ranges import check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
 from nasforge.settings.spec import SearchSpec
@@ -73,12 +74,8 @@ class Differentiable:
                 kind="unsupported",
                 key="objectives",
             )
-        if epochs < 1 or runs < 1:
-            raise ConfigError(
-                f"a differentiable search needs epochs >= 1 and runs >= 1, got epochs {epochs} and runs {runs}",
-                kind="range",
-                key="strategy",
-            )
+        check_whole(epochs, "strategy: epochs", 1)
+        check_whole(runs, "strategy: runs", 1)
         if settings.warmup_epochs >= epochs:
             raise ConfigError(
                 f"warmup_epochs must be less than epochs, or the alphas never learn; got {settings.warmup_epochs} and "

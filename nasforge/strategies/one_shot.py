@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
+from nasforge.core.ranges import check_whole
 from nasforge.core.trial import Artifact, Measure, Origin, Proposal, Result, TrainShared
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import generator, measure_of
@@ -52,13 +53,8 @@ class OneShot:
         policy: Reinforce | None = None,
         policy_paths: int = 0,
     ) -> None:
-        if min(rounds, epochs, measures) < 1:
-            raise ConfigError(
-                "a one-shot search needs rounds, epochs and measures of at least 1, "
-                f"got rounds {rounds}, epochs {epochs} and measures {measures}",
-                kind="range",
-                key="strategy",
-            )
+        for name, number in (("rounds", rounds), ("epochs", epochs), ("measures", measures)):
+            check_whole(number, f"strategy: {name}", 1)
         if paths not in ("uniform", "fair"):
             raise ConfigError(
                 f"a one-shot search needs paths 'uniform' or 'fair', got {paths!r}",

@@ -63,7 +63,7 @@ class Promotion:
         brackets: int = 1,
         checkpoints: int = 5,
     ) -> None:
-        check_number(eta, "strategy promotion: eta", over=1)
+        check_number(eta, "strategy 'promotion': eta", over=1)
         if len(spec.ladder) < 2 or spec.ladder[0].proxies:
             raise ConfigError(
                 "strategy promotion needs a ladder of at least two rungs with epochs, such as "
@@ -77,7 +77,7 @@ class Promotion:
                 kind="range",
                 key="strategy.brackets",
             )
-        check_whole(checkpoints, "strategy promotion: checkpoints", 1)
+        check_whole(checkpoints, "strategy 'promotion': checkpoints", 1)
         new = Named.parse(of, "promotion: of")
         if brackets > 1 and new.name != "random":
             raise ConfigError(

@@ -465,7 +465,7 @@ def test_networks_that_were_measured_on_a_supernet_alone_are_said_to_be(tmp_path
     for event in (Asked(0, measure), Checked(0, {}, "accepted"), Started(0, 1), told):
         state.apply(event)
     print_summary(state, remarks=remarks(state))
-    assert ("no network has been trained from scratch yet" in capfd.readouterr().out) == (epochs == 0)
+    assert ("no network has been trained from scratch" in capfd.readouterr().out) == (epochs == 0)
 
 
 def test_targets_that_nothing_meets_are_said(place, capfd):

@@ -199,8 +199,8 @@ def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
         ({"of": "spos"}, ("unsupported", None, "spos")),
         ({"of": "promotion"}, ("unsupported", None, "promotion")),
         ({"of": "evolutoin"}, ("unknown", "strategy", "'evolution'")),
-        ({"ladder": (Rung(3),)}, ("range", "ladder")),
-        ({"ladder": (Rung(proxies=("synflow",)), Rung(3))}, ("range", "ladder")),
+        ({"ladder": (Rung(3),)}, ("conflict", "ladder")),
+        ({"ladder": (Rung(proxies=("synflow",)), Rung(3))}, ("conflict", "ladder")),
     ],
 )
 def test_wrong_options_are_refused(options, expected):

@@ -90,7 +90,7 @@ def test_bf16_is_timed_against_fp32_without_a_random_number(monkeypatch, bf16, f
     monkeypatch.setattr(devices.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(torch, "autocast", Autocast)
     before = torch.get_rng_state()
-    with torch.no_grad():
+    with torch.inference_mode():
         assert devices.bf16_is_faster.__wrapped__() is faster
     assert torch.equal(torch.get_rng_state(), before)
 
