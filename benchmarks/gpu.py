@@ -542,16 +542,16 @@ def syncs(stage: Stage) -> None:
 # --- 8: Fashion-MNIST -------------------------------------------------------------------------------------------------
 
 
-def preact_resnet20(in_channels: int, classes: int) -> nn.Module:
-    """ResNet-20 with pre-activation: He et al. 2016, https://arxiv.org/abs/1603.05027."""
-    layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)]
-    channels = 16
+def preact_resnet20(in_channels: int, classes: int, width: int = 16) -> nn.Module:
+    """ResNet-20 with pre-activation: He et al. 2016, https://arxiv.org/abs/1603.05027; `width` channels at first."""
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1, bias=False)]
+    channels = width
     for number in range(3):
         for place in range(3):
-            width = 16 * 2**number
-            layers.append(PreActivationBlock(channels, width, 2 if number and not place else 1))
-            channels = width
-    head = [nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes)]
+            out = width * 2**number
+            layers.append(PreActivationBlock(channels, out, 2 if number and not place else 1))
+            channels = out
+    head = [nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
     return nn.Sequential(*layers, *head)
 
 
