@@ -85,7 +85,12 @@ def fresh_and_whole(
 
 
 def _is_known(space: SearchSpace, network: nn.Module) -> bool:
-    """Return whether the builder of a network and the classes of all its modules are of torch or NASForge."""
+    """Return whether the builder of a network, its blocks and the classes of its modules are of torch or NASForge.
+
+    A block of somebody else may put random numbers into modules of torch, so it counts even where it adds no class.
+    """
+    if space.arguments.get("blocks") or set(registry.names("block")) != set(registry.BUILT_IN["block"]):
+        return False
     places = {resolve_builder(space).__module__, *(type(module).__module__ for module in network.modules())}
     return all(place.startswith(("torch.nn.modules.", "nasforge.models.")) for place in places)
 

@@ -147,3 +147,18 @@ def test_a_block_of_a_user_in_our_network_is_checked(monkeypatch):
     point = Architecture({f"model.{key}": value for key, value in values.items()})
     fresh_and_whole(space, point, 0, shape=(1, 8, 8), classes=3)
     assert len(checked) == 1
+
+
+def hooked(in_channels, out_channels, stride, activation):
+    layer, scale = nn.Identity(), torch.rand(out_channels, 1, 1)
+    layer.register_forward_hook(lambda module, inputs, output: output * scale)
+    return layer
+
+
+def test_a_block_of_a_user_made_of_torchs_modules_is_checked():
+    tiny = load_space("tiny")
+    space = dataclasses.replace(tiny, arguments={**tiny.arguments, "blocks": {"hooked": f"{__name__}:hooked"}})
+    values = {**tiny.default_point().model, "stage0.layer1.block": "hooked"}
+    point = Architecture({f"model.{key}": value for key, value in values.items()})
+    with raises(BuildError, "unsupported", None, "outside of its modules", "register_buffer"):
+        fresh_and_whole(space, point, 0, shape=(1, 8, 8), classes=3)
