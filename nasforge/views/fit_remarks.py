@@ -26,7 +26,7 @@ def _on_baseline(content: Mapping[str, Any], name: str) -> str:
     """Return the sentence on a baseline that is ahead on validation images, and what the test split says of it."""
     rows = {row["name"]: row for row in content.get("rows", ())}
     won, baseline = (rows.get(key, {}).get("test", {}) for key in (content.get("winner"), name))
-    metric = content.get("metric")
+    metric = str(content.get("metric"))
     metric = metric if metric in won else "accuracy"  # the table has no log loss
     if metric in won and metric in baseline and won[metric] > baseline[metric]:
         shown = {"f1_macro": "macro F1"}.get(metric, metric.replace("_", " "))
