@@ -24,6 +24,7 @@ from nasforge.experiment.journal import (
 )
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
+from nasforge.views.results import networks_on_test
 from nasforge.views.tables import budget_used, summary
 from nasforge.views.trajectory import Trajectory, trajectory_of
 
@@ -383,7 +384,6 @@ def facts_of(view: View) -> dict[str, Any]:
     state, times = view.state, view.reader.times
     goal, best, used = state.objectives[0], state.best, budget_used(state)
     about = summary(state)
-    tests = {metrics["test/accuracy"] for metrics in state.tests.values() if "test/accuracy" in metrics}
     facts: dict[str, Any] = {
         "space": about["space"],
         "strategy": about["strategy"],
@@ -398,13 +398,13 @@ def facts_of(view: View) -> dict[str, Any]:
         "maximise": goal.maximise,
         "best": None if best is None else best.metrics.get(goal.metric),
     }
-    if tests and best is not None and best.architecture is not None:
-        mine = f"{best.architecture.arch_id}-"
-        accuracies = [
-            m["test/accuracy"] for name, m in state.tests.items() if name.startswith(mine) and "test/accuracy" in m
-        ]
-        if accuracies:
-            facts["test"] = sum(accuracies) / len(accuracies)
+    outcome = fit_facts(view.entry.folder) if view.entry.kind == "fit" else {}
+    tested = networks_on_test(state, view.entry.folder / "finalists") if state.tests else []
+    won = next((row["value"] for row in tested if row["won"]), None)
+    if "test" in outcome:  # the search of a fit may have been retrained later: its page is about the fit's network
+        facts["test"] = outcome["test"]
+    elif won is not None:
+        facts["test"] = won
     return facts
 
 

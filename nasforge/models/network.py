@@ -72,7 +72,7 @@ def fresh_and_whole(
 ) -> nn.Module:
     """Build the network as `fresh` for images of `shape`, and check that its state_dict is complete.
 
-    Networks that NASForge builds of its own and torch's modules are known to be, and are not built a second time.
+    Networks made only of modules of torch and NASForge are known to be, and are not built a second time.
 
     Raises:
         BuildError: also for a network that keeps random numbers outside of its state_dict.
@@ -85,8 +85,11 @@ def fresh_and_whole(
 
 
 def _is_known(space: SearchSpace, network: nn.Module) -> bool:
-    """Return whether the builder, the blocks and the classes of all modules are of torch or NASForge."""
-    if space.arguments.get("blocks"):  # a function of a user may give modules of torch random settings
+    """Return whether the builder of a network, its blocks and the classes of its modules are of torch or NASForge.
+
+    A block of somebody else may put random numbers into modules of torch, so it counts even where it adds no class.
+    """
+    if space.arguments.get("blocks") or set(registry.names("block")) != set(registry.BUILT_IN["block"]):
         return False
     places = {resolve_builder(space).__module__, *(type(module).__module__ for module in network.modules())}
     return all(place.startswith(("torch.nn.modules.", "nasforge.models.")) for place in places)

@@ -16,14 +16,29 @@ def warnings_on(content: Mapping[str, Any]) -> list[str]:
             "Nothing was learnt: no network is better than always answering the largest class. Check the labels, give "
             "more time, or add images of the small classes."
         )
-    for name in content.get("beaten_by", ()):
-        warnings.append(
-            f"{name} is ahead of the network on images that neither was trained on, and needs no network. Prefer it, "
-            "or give more time or more images."
-        )
+    warnings += [_on_baseline(content, name) for name in content.get("beaten_by", ())]
     if content.get("test_seen_before"):
         warnings.append("The test split was seen before, by an earlier decision of this fit.")
     return warnings
+
+
+def _on_baseline(content: Mapping[str, Any], name: str) -> str:
+    """Return the sentence on a baseline that is ahead on validation images, and what the test split says of it."""
+    rows = {row["name"]: row for row in content.get("rows", ())}
+    won, baseline = (rows.get(key, {}).get("test", {}) for key in (content.get("winner"), name))
+    metric = str(content.get("metric"))
+    metric = metric if metric in won else "accuracy"  # the table has no log loss
+    if metric in won and metric in baseline and won[metric] > baseline[metric]:
+        shown = {"f1_macro": "macro F1"}.get(metric, metric.replace("_", " "))
+        return (
+            f"{name} is ahead of the network on validation images, but the network is ahead on the test split, with "
+            f"{shown} {won[metric]:.3f} against {baseline[metric]:.3f}. "
+            "Give more time or more images to tell them apart."
+        )
+    return (
+        f"{name} is ahead of the network on images that neither was trained on, and needs no network. Prefer it, "
+        "or give more time or more images."
+    )
 
 
 def more_photos(content: Mapping[str, Any]) -> str:

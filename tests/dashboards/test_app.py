@@ -23,12 +23,12 @@ pytest.importorskip("fastapi", reason='needs FastAPI: pip install "nasforge[dash
 sys.path.insert(0, str(Path(__file__).parent))
 from chromium import chromium
 from fastapi.testclient import TestClient
-from made_journal import header, trial, write
+from made_journal import header, point, trial, write
 from PIL import Image
 
 import nasforge
 from nasforge.core.errors import ConfigError
-from nasforge.core.events import Told
+from nasforge.core.events import TestOpened, Told
 from nasforge.dashboards import launch
 from nasforge.dashboards.app import create_app
 from nasforge.experiment.journal import JOURNAL
@@ -285,7 +285,8 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     import numpy as np
 
     fit = tmp_path / "photos"
-    write(fit / "search", [header("search"), *trial(0)])
+    opened = TestOpened(f"{point(0).arch_id}-{point(0).point_id[:6]}-seed0-e9", {"test/accuracy": 0.7083})
+    write(fit / "search", [header("search"), *trial(0), opened])
     rows = [
         {
             **{"name": name, "kind": kind, "params": 10.0, "flops": 20.0, "seconds": 1.0},
@@ -316,6 +317,7 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     for words in ("75.0%", "SVM", "3 of 4 images", "dog is taken for cat: 1", "classes are even", "finished"):
         assert words in text, words
     assert "0.7500" in page(browser, "/")
+    assert "0.7500</b> on the test split" in text and "0.7083" not in text, "the fit's network, not a later retraining"
     assert "test image 3" in text and "data:image/jpeg" not in text and "Nothing was learnt" not in text
     (tmp_path / "images" / "dog").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / "dog" / "3.png")
@@ -331,12 +333,31 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     content |= {"nothing_learnt": True, "beaten_by": ["SVM"], "test_seen_before": True, "twice": twice}
     (fit / "fit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = page(browser, "/photos")
+    assert (
+        "the network is ahead on the test split, with accuracy 0.750 against 0.500" in text and "Prefer it" not in text
+    )
+    content["rows"][1]["test"]["accuracy"] = 0.8
+    (fit / "fit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page(browser, "/photos")
     for words in (
         *("dog/3.png", "data:image/jpeg", "Nothing was learnt: no network", "SVM is ahead of the network"),
         *("The test split was seen before", "about +2.0 % accuracy", "9 images of 2 classes: cat (5), dog (4)"),
         *("unreadable images, left out: 1, such as a.png: cut off", "hidden files are left out"),
     ):
         assert words in text, words
+
+
+def test_the_headline_has_the_test_accuracy_of_the_sentence(tmp_path: Path) -> None:
+    same_network = {0: 0.72, 6: 0.7}  # by another recipe
+    tests = [
+        TestOpened(f"{point(number).arch_id}-{point(number).point_id[:6]}-seed0-e9", {"test/accuracy": value})
+        for number, value in same_network.items()
+    ]
+    trials = [event for number in range(7) for event in trial(number)]
+    write(tmp_path / "first", [header("first"), *trials, *tests])
+    text = page(client(tmp_path), "/first")
+    assert "The best network reaches 70.0% accuracy on the test split" in text
+    assert "0.7000</b> on the test split" in text
 
 
 def test_new_events_show_up_and_a_long_journal_is_read_in_pieces(made: Path) -> None:
