@@ -28,8 +28,8 @@ _FEWEST = 4
 _CONTOURS = 3
 _FAR = 3.0
 """Bound of drawn values: their distance from the median, in multiples of the distance from the median to the best."""
-MOST_EXPLAINED = 400
-"""Finished trials that `importances` is computed from, at most."""
+MOST_EXPLAINED = 150
+"""Finished trials that `importances` is computed from, at most. On `blocks`, 100 take 5 s, 200 take 28 s."""
 _STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "rejected": TrialState.FAIL}
 
 
