@@ -5,17 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from nasforge.core.errors import NasforgeError
-from nasforge.core.metrics import title_of
 from nasforge.core.space import SearchSpace
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_link
 from nasforge.views import charts
+from nasforge.views import importance as drawing
 from nasforge.views.parallel import is_higher_warmer, parallel_chart
 from nasforge.views.survival import survival_chart
-from nasforge.views.svg import missing
 
 _MOST_SLICES = 12
 
@@ -54,16 +52,4 @@ def importance(view: View, query: Query) -> dict[str, Any]:
 
 def importance_drawing(view: View) -> str:
     """Importance of the decisions for each objective, as bars."""
-
-    def make() -> str:
-        from nasforge.views.optuna_study import importances
-
-        try:
-            shares_of = importances(view.state)
-        except NasforgeError as error:
-            return missing(str(error))
-        return "".join(
-            f"<h3>{escape(title_of(key))}</h3>{charts.importance_chart(shares)}" for key, shares in shares_of.items()
-        )
-
-    return str(view.drawn(("importance",), make))
+    return str(view.drawn(("importance",), partial(drawing.importance_drawing, view.state)))

@@ -214,15 +214,18 @@ def show_importance(folder: Path) -> Outcome:
     from nasforge.views import optuna_study
 
     state = load_state(folder)
-    importances = optuna_study.importances(state)
-    for metric, shares in importances.items():
+    ranked = optuna_study.importances(state)
+    for metric, shares in ranked.shares.items():
         rows = [(key, f"{share:.3f}") for key, share in shares.items()]
         table("Importance (fANOVA)", ("decision", metric), rows, left=("decision",))
+    line(f"It is computed {ranked.basis}.")
     best = state.best
-    shown = set(next(iter(importances.values())))
+    shown = set(next(iter(ranked.shares.values())))
     beside = [key for key in best.architecture.values if key not in shown] if best and best.architecture else []
     if beside:
         line(f"Without importance, because they are fixed or inactive in some finished trials: {', '.join(beside)}")
-    files = optuna_study.write_figures(state, folder / _FIGURES)
+    files = optuna_study.write_figures(state, ranked, folder / _FIGURES)
     line(f"In {folder / _FIGURES}: {', '.join(path.name for path in files)}")
-    return Outcome({"experiment": folder.name, "importance": importances, "figures": [str(path) for path in files]})
+    counts = {"trials": ranked.trials, "finished": ranked.finished}
+    content = {"experiment": folder.name, "importance": ranked.shares, "importance_of": counts}
+    return Outcome({**content, "figures": [str(path) for path in files]})

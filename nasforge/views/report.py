@@ -82,17 +82,7 @@ def report_page(reader: Reader, extras: Extras) -> str:
         _front(state, shown),
         _best(state, shown),
         _curves(state, shown),
-        page.section(
-            "What mattered",
-            page.paragraph(
-                "The share of an objective's variance that each decision explains (fANOVA), over the finished trials "
-                "of the last rung.",
-                "dim",
-            ),
-            extras.importance,
-        )
-        if extras.importance
-        else "",
+        page.section("What mattered", extras.importance),
         _errors(folder, state),
         _failures(state),
         _repeat(folder, state),
