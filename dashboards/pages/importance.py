@@ -13,7 +13,8 @@ from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_li
 from nasforge.views import charts
 from nasforge.views import importance as drawing
 from nasforge.views.parallel import is_higher_warmer, parallel_chart
-from nasforge.views.survival import survival_chart
+from nasforge.views.survival import nothing_to_draw, survival_chart
+from nasforge.views.svg import missing
 
 _MOST_SLICES = 12
 
@@ -29,14 +30,18 @@ def importance(view: View, query: Query) -> dict[str, Any]:
     first = query.get("from", "0")
     start = int(first) if first.isdecimal() and int(first) < len(keys) else 0
     shown = keys[start : start + _MOST_SLICES]
-    slices = [
-        (
-            key,
-            Markup(view.drawn(("slice", key, metric), partial(charts.slice_chart, state, link, key, metric))),  # noqa: S704
-            Markup(view.drawn(("survival", key), partial(survival_chart, state, key))),  # noqa: S704
+    slices = []
+    for key in shown:
+        alone = view.drawn(("nothing", key), partial(nothing_to_draw, state, key))
+        drawings = (
+            [missing(alone)]
+            if alone
+            else [
+                view.drawn(("slice", key, metric), partial(charts.slice_chart, state, link, key, metric)),
+                view.drawn(("survival", key), partial(survival_chart, state, key)),
+            ]
         )
-        for key in shown
-    ]
+        slices.append((key, [Markup(drawing) for drawing in drawings]))  # noqa: S704
     return {
         **headline(view, "importance"),
         "parallel": Markup(view.drawn(("parallel", metric), lambda: parallel_chart(state, link, metric))),  # noqa: S704

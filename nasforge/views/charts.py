@@ -222,7 +222,8 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
     measured = [value for _, value in both if value is not None]
     domain = SearchSpace.from_json(state.header.config["space"]).domains.get(key)
     if not trials or domain is None:
-        return missing(f"No finished trial has {key}.")
+        measured_key = f"{title_of(metric)} and {key}" if both else key
+        return missing(f"No finished trial has {measured_key}.")
     values = [t.architecture.values[key] for t in trials if t.architecture]
     numeric = not isinstance(domain, Choice)
     options = [] if numeric else [option for option in domain.options if option in values]  # type: ignore[union-attr]

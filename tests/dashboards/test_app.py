@@ -174,6 +174,13 @@ def test_search_shows_progress_front_failures_and_advice(made: Path) -> None:
         assert "charged" in page(client(made.parent), f"/made/search?over={over}&x=cost/params&y=val/loss")
 
 
+def test_a_decision_without_any_drawing_is_one_sentence(tmp_path: Path) -> None:
+    write(tmp_path / "made", [header(), *trial(0, "failed")])
+    text = page(client(tmp_path), "/made/importance")
+    assert "model.width is 8 in the only trial with this decision. It has not finished." in text
+    assert "No finished trial has" not in text and text.count('class="missing"') == 5, "three decisions, two figures"
+
+
 def test_a_figure_of_a_plug_in_is_linked_drawn_and_may_break(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nasforge import registry
 
