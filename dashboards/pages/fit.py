@@ -14,6 +14,7 @@ from nasforge.dashboards.pages.errors import errors_of_fit
 from nasforge.dashboards.pages.files import explanations, files_of
 from nasforge.views.fit_remarks import more_photos, sentences_on, warnings_on
 from nasforge.views.results import bars_of_test
+from nasforge.views.rounding import percent
 
 
 def fit_only(entry: Entry) -> dict[str, Any]:
@@ -61,8 +62,8 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
         if won is not None:
             name = won["name"][:1].upper() + won["name"][1:]
             sentence = (
-                f"{name} answers {won['value']:.1%} of {outcome['split']['test']} test images correctly "
-                f"(95 % interval {won['low']:.1%} to {won['high']:.1%})."
+                f"{name} answers {percent(won['value'], 1)} of {outcome['split']['test']} test images correctly "
+                f"(95 % interval {percent(won['low'], 1)} to {percent(won['high'], 1)})."
             )
         remarks = [*warnings_on(outcome), *([f"{photos}."] if (photos := more_photos(outcome)) else [])]
         source = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {}).get("inputs", {})

@@ -25,6 +25,7 @@ from nasforge.core.trial import ENSEMBLE, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.plain import plain
+from nasforge.views.rounding import fixed
 
 _PIPE_WIDTH = 160
 
@@ -170,7 +171,7 @@ def count_text(value: float) -> str:
         return "-"
     for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= bound:
-            return f"{value / bound:.1f}{unit}"
+            return f"{fixed(value / bound, 1)}{unit}"
     return f"{value:g}"
 
 
@@ -198,10 +199,10 @@ def metric_text(key: str, value: float | None) -> str:
     if form == "count":
         return count_text(value)
     if form == "seconds":
-        return f"{value:.1f}"
+        return fixed(value, 1)
     if 0 < abs(value) < 1e-3:  # the errors of some tables
         return f"{value:.3e}"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
+    return fixed(value, 4 if abs(value) < 100 else 1)
 
 
 def domain_text(domain: Domain) -> str:

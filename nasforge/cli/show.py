@@ -35,6 +35,7 @@ from nasforge.experiment.state import State, load_state
 from nasforge.views import tables
 from nasforge.views.reader import Reader
 from nasforge.views.results import remarks
+from nasforge.views.rounding import fixed
 
 _BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
 _FIGURES = "figures"
@@ -216,7 +217,7 @@ def show_importance(folder: Path) -> Outcome:
     state = load_state(folder)
     ranked = optuna_study.importances(state)
     for metric, shares in ranked.shares.items():
-        rows = [(key, f"{share:.3f}") for key, share in shares.items()]
+        rows = [(key, fixed(share, 3)) for key, share in shares.items()]
         table("Importance (fANOVA)", ("decision", metric), rows, left=("decision",))
     line(f"It is computed {ranked.basis}.")
     best = state.best

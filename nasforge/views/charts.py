@@ -14,6 +14,7 @@ from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.reader import Reader
+from nasforge.views.rounding import percent
 from nasforge.views.survival import shares_chart
 from nasforge.views.svg import Axis, Bar, Plot, Point, bars, cut, missing, number_text
 
@@ -211,7 +212,7 @@ def workers_chart(reader: Reader, link: Link) -> str:
 
 def importance_chart(shares: Mapping[str, float]) -> str:
     """Return the share of an objective's variance that each decision explains."""
-    rows = [Bar(key, share, f"{share:.0%}") for key, share in list(shares.items())[:20]]
+    rows = [Bar(key, share, percent(share)) for key, share in list(shares.items())[:20]]
     return bars("Importance of decisions", rows)
 
 
@@ -269,13 +270,15 @@ def collapse_chart(supernet: Trial) -> str:
     plot = Plot(
         "Share of decisions with an option without weights, over the epochs",
         Axis.of("epoch", [0.0, *(step for step, _ in reports)], whole=True),
-        Axis("share of decisions", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
+        Axis("share of decisions", 0.0, 1.0, text=percent),
     )
     limit = stops_at(supernet)
     if limit < 1:
         plot.limit("the training ends above this", y=limit)
     plot.line("best", reports, name="options without weights: skip connections, poolings, zeros")
-    plot.points("best", [Point(step, share, f"epoch {step:.0f}: {share:.0%}") for step, share in reports], radius=2.5)
+    plot.points(
+        "best", [Point(step, share, f"epoch {step:.0f}: {percent(share)}") for step, share in reports], radius=2.5
+    )
     return plot.svg()
 
 

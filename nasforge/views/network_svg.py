@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nasforge.core.architecture import Value
 from nasforge.views.drawing import shown_parts
 from nasforge.views.families import family_of
+from nasforge.views.rounding import percent
 from nasforge.views.svg import cut, number_text
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
             family = family_of(part.layer)
             families[family] = None
             width = (0.6 + 0.26 * part.output[0] / widest) * _COLUMN
-            share = f"{part.flops / (total or 1):.0%}"
+            share = percent(part.flops / (total or 1))
             caption = (
                 f"{part.part}: {part.layer}\npasses on {part.size}\n{part.params:,} parameters\n"
                 f"{part.flops:,} multiply-adds ({share})"

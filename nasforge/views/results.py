@@ -16,6 +16,7 @@ from nasforge.core.trust import view
 from nasforge.experiment.state import State
 from nasforge.settings.search_command import search_words
 from nasforge.views.learnt import sentences_about
+from nasforge.views.rounding import percent, significant
 from nasforge.views.statistics import spread
 from nasforge.views.svg import Bar, bars
 from nasforge.views.texts import metric_text
@@ -133,7 +134,7 @@ def bars_of_test(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -
         Bar(
             row["name"],
             row["value"],
-            f"{row['value']:.2%}" if row.get("metric", "test/accuracy") in _SHARES else f"{row['value']:.4g}",
+            percent(row["value"], 2) if row.get("metric", "test/accuracy") in _SHARES else significant(row["value"], 4),
             "best" if row["won"] else "finished",
             row["low"],
             row["high"],
@@ -191,7 +192,7 @@ def _test_sentence(won: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _shown(row: Mapping[str, Any], value: float) -> str:
-    return f"{value:.1%}" if row["metric"] in _SHARES else f"{value:.4g}"
+    return percent(value, 1) if row["metric"] in _SHARES else significant(value, 4)
 
 
 def remarks(state: State) -> list[str]:

@@ -11,6 +11,7 @@ from nasforge.core.space import Choice, Domain, SearchSpace
 from nasforge.experiment.state import State
 from nasforge.strategies.choosers import at
 from nasforge.strategies.options import BINS, count, option_of
+from nasforge.views.rounding import percent
 from nasforge.views.svg import Axis, Plot, Point, cut, missing, number_text
 
 _WINDOWS = 24
@@ -88,7 +89,7 @@ def shares_chart(label: str, across: str, rows: Mapping[str, Sequence[tuple[floa
     plot = Plot(
         label,
         Axis.of(across, [0, *places], whole=True),
-        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
+        Axis("share", 0.0, 1.0, text=percent),
         width=420,
         height=260,
     )

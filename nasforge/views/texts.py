@@ -6,6 +6,7 @@ import math
 import time
 
 from nasforge.core.metrics import form_of
+from nasforge.views.rounding import fixed, percent, significant
 from nasforge.views.svg import number_text
 
 
@@ -32,13 +33,13 @@ def metric_text(value: float | None, key: str = "") -> str:
     if form_of(key) == "seconds":
         return seconds_text(value)
     if key.startswith("cost/"):
-        return number_text(float(f"{value:.3g}"))
-    return f"{value:.4f}" if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
+        return number_text(float(significant(value, 3)))
+    return fixed(value, 4) if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
 
 
 def share_text(share: float | None) -> str:
     """Return a share in percent."""
-    return "–" if share is None else f"{share:.0%}"
+    return "–" if share is None else percent(share)
 
 
 def bytes_text(size: int) -> str:
