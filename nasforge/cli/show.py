@@ -162,18 +162,19 @@ def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcom
     """Return the searches of a campaign, one line each."""
     rows: list[Sequence[str]] = []
     content: list[dict[str, Any]] = []
-    goals: dict[str, str] = {}
+    bests: list[str] = []
     for path in searches:
         try:
             state = load_state(path)
         except JournalError as error:
             content.append({"experiment": path.name, "problem": str(error)})
+            bests.append("")
             rows.append((path.name, "-", "-", "-", f"cannot be read: {error}"))
             continue
         goal, best = state.objectives[0], state.best
-        goals[str(goal)] = goal.metric
         counts = {status: count for status, count in state.counts().items() if count}
         value = "-" if best is None else metric_text(goal.metric, best.metrics.get(goal.metric))
+        bests.append("" if best is None else str(goal))
         trials = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials yet"
         strategy = state.header.config["strategy"]["name"]
         rows.append((path.name, strategy, str(state.header.seed), value, trials))
@@ -186,9 +187,12 @@ def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcom
                 "best": None if best is None else trial_json(best, tables.unit_of(state)),
             }
         )
+    goals = dict.fromkeys(filter(None, bests))
+    if len(goals) > 1:  # each number says in which metric it is
+        rows = [(*row[:3], f"{row[3]} {goal}".rstrip(), row[4]) for row, goal in zip(rows, bests, strict=True)]
     table(
         f"{name}: a campaign of {len(rows)} searches",
-        ("search", "strategy", "seed", f"best {', '.join(goals)}" if goals else "best", "trials"),
+        ("search", "strategy", "seed", f"best {next(iter(goals))}" if len(goals) == 1 else "best", "trials"),
         rows,
         left=("search", "strategy", "trials"),
     )

@@ -66,6 +66,24 @@ def test_home_lists_everything_and_filters_and_sorts(made: Path) -> None:
     assert "Best so far" in page(browser, "/camp:random-s0/search")
 
 
+def test_no_two_metrics_stand_under_one_heading_without_a_word(made: Path) -> None:
+    accuracy, loss = "validation accuracy", "validation loss"
+    browser = client(made.parent)
+    text = page(browser, "/")
+    assert f">best: {accuracy}</a>" in text and "0.8700</td>" in text
+    write(
+        made.parent / "losses", [header("losses", objectives=["min:val/loss", "min:cost/flops"]), *trial(0), *trial(1)]
+    )
+    text = page(browser, "/")
+    assert ">best</a>" in text
+    assert f'0.8700 <span class="dim">{accuracy}</span>' in text and f'0.3333 <span class="dim">{loss}</span>' in text
+    assert f">best: {loss}</a>" in page(browser, "/?q=losses")
+    write(made.parent / "other", [header("other"), *trial(2)])
+    text = page(browser, "/?sort=best&down=1")
+    places = [text.index(f'href="/{name}"') for name in ("losses", "made", "other")]
+    assert places == sorted(places), "in groups of one metric"
+
+
 def _campaign(folder: Path) -> Path:
     """A campaign of two strategies with three seeds each; evolution is better by .05."""
     for name, gain in (("random", 0.0), ("evolution", 0.05)):
