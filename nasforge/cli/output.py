@@ -59,6 +59,20 @@ def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
     return Outcome({"error": text}, STOPPED)
 
 
+def all_unreadable(reasons: Mapping[str, str]) -> Outcome:
+    """Return the outcome of a command that could read none of its images, in the form of any other error.
+
+    Args:
+        reasons: file -> why it cannot be read; at least one.
+    """
+    common = {"kind": "unreadable", "key": "images"}
+    problems = [{"error": f"{file}: {reason}", **common} for file, reason in reasons.items()]
+    if len(problems) == 1:
+        return Outcome(problems[0], 1)
+    error = f"none of the {len(problems)} images can be read. The first: {problems[0]['error']}"
+    return Outcome({"error": error, **common, "problems": problems}, 1)
+
+
 def out() -> Console:
     """Return the console of answers; it is silent under `only_json`, which makes the two streams one."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
