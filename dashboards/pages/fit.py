@@ -34,6 +34,7 @@ def fit_only(entry: Entry) -> dict[str, Any]:
         "decisions": [],
         "columns": [],
         "best": None,
+        "seeds": "",
         **errors_of_fit(entry, outcome),
         **fit_content(entry, outcome),
     }
@@ -88,8 +89,12 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
         for line in fit_lines(entry.folder):
             if line["kind"] == "inspected":
                 images = sentences_on(line["inspection"])
-            if line["kind"] == "decision" and not isinstance(line.get("value"), Mapping):
-                decisions.append((str(line.get("name")).replace("_", " "), line.get("value"), line.get("reason")))
+            if line["kind"] == "decision":
+                value = line.get("value")  # a mapping is for `--plan`; its reason has it in words
+                shown = "" if isinstance(value, Mapping) else value
+                decisions.append((str(line.get("name")).replace("_", " "), shown, line.get("reason")))
+            if line["kind"] == "chosen":
+                decisions.append(("winner", line.get("winner"), line.get("reason")))
     return {
         "rows": rows,
         "bars": Markup(bars_of_test(rows)),  # noqa: S704

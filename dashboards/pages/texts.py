@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from nasforge.core.metrics import title_of
 from nasforge.dashboards.library import IN_CAMPAIGN, Entry
+from nasforge.views.results import kind_text
 from nasforge.views.svg import number_text
 from nasforge.views.texts import (
     bytes_text,
+    metric_name,
     metric_text,
     seconds_text,
     share_text,
@@ -46,12 +47,13 @@ FILTERS = {
     "breakable": breakable,
     "without_modules": without_modules,
     "status": status_text,
+    "kind": kind_text,
     "path": path_of,
     "seconds": seconds_text,
     "when": when_text,
     "metric": metric_text,
     "share": share_text,
-    "title": title_of,
+    "title": metric_name,
     "number": number_text,
     "quoted": lambda text: quote(str(text), safe=":"),
 }

@@ -28,6 +28,8 @@ SKIPS = "alphas/skips"
 _MOST_POINTS = 800
 _SAMPLED = 24
 _ATTEMPTS = 300
+_OPTION_LETTERS = 48
+"""Letters of all options below a slice."""
 _SPREAD = 30
 """A cost whose values span more than this factor is drawn on a logarithmic axis."""
 
@@ -232,7 +234,7 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
     if numeric:
         across = Axis.of(key, places, log=bool(getattr(domain, "log", False)))
     else:
-        texts = [cut(str(option), 12) for option in options]
+        texts = [_short(str(option), _OPTION_LETTERS // len(options)) for option in options]
         across = Axis(key, -0.6, len(options) - 0.4, text=_option_text(texts))
     down = Axis.of(title_of(metric), _without_outliers(measured, None))
     plot = Plot(f"{title_of(metric)} by {key}", across, down, width=420, height=260)
@@ -379,6 +381,13 @@ def _option_text(texts: Sequence[str]) -> Callable[[float], str]:
         return texts[round(value)] if whole else ""
 
     return text
+
+
+def _short(text: str, length: int) -> str:
+    """Return the beginning and the end of a long text: names of options often differ at their end."""
+    if len(text) <= length or length < 6:
+        return cut(text, max(3, length))
+    return f"{text[: length - 4]}…{text[-3:]}"
 
 
 def _unit_of(seconds: float) -> tuple[float, str]:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _ROW, _COLUMN, _GAP, _HEAD = 24, 330, 9, 46
 _EDGE = re.compile(r"(?:(\w+)\.)?edge(\d+)_(\d+)")
 _WITH_SHORTCUT = ("residual", "inverted")
+_HOW_TO_READ = (
+    "Each bar is a layer: its kind and kernel, its output (channels × height × width), its share of the multiply-adds. "
+    "A loop marks a layer that adds its input to its output."
+)
 
 
 def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
@@ -66,7 +70,8 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
     legend = "".join(f'<li class="f-{family}">{family}</li>' for family in families)
     return (
         f'<figure class="network plot"><svg viewBox="0 0 {width} {depth + 6:.0f}" role="img" aria-label="{label}" '
-        f'width="{width}">{"".join(columns)}</svg><ul class="legend families">{legend}</ul></figure>'
+        f'width="{width}">{"".join(columns)}</svg><ul class="legend families">{legend}</ul>'
+        f"<figcaption>{_HOW_TO_READ}</figcaption></figure>"
     )
 
 

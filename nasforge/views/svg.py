@@ -76,7 +76,7 @@ class Axis:
             low = 0.0
         room = 0.0 if whole else 0.04 * (high - low)
         if high == low:
-            room = 1.0 if whole else 0.1 * abs(high) or 1.0
+            room = 1.0 if whole else 0.02 * abs(high) or 1.0
         return Axis(title, low if (zero and low == 0) or whole else low - room, high + room, whole=whole)
 
     def share(self, value: float) -> float:

@@ -299,6 +299,8 @@ def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: 
         and "nasforge show made --trial 7 --rerun" in text
         and "The reference ResNet-8-x0.5 reaches 90.0%. The reference VGG-16-BN-x0.1 reaches 80.0%." in text
     )
+    for words in ("found by the search", "hand-designed network", "nasforge predict made image.jpg", ">seeds</th>"):
+        assert words in text, words
     answer = browser.get("/made/files/best/network.json")
     assert answer.text == "{}" and "attachment" in answer.headers["content-disposition"]
     for path in ("best/out", "journal.jsonl", "..%2Fmade%2Fjournal.jsonl", "best/../journal.jsonl"):
@@ -331,6 +333,8 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
             "at": 2.0,
             "used": 1.0,
         },
+        {"kind": "decision", "name": "trainings", "value": {"steps": 9}, "reason": "9 steps of 2 ms", "used": 1.0},
+        {"kind": "chosen", "winner": "network", "reason": "ahead of all", "at": 2.5, "used": 1.5},
         {"kind": "tested", "what": "w", "figures": {"name": "network"}, "at": 3.0, "used": 2.0},
         {"kind": "finished", "content": content, "at": 4.0, "used": 3.0},
     ]
@@ -341,6 +345,15 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     text = page(browser, "/photos")
     for words in ("75.0%", "SVM", "3 of 4 images", "dog is taken for cat: 1", "classes are even", "finished"):
         assert words in text, words
+    for words in (
+        "baseline without a network",
+        "9 steps of 2 ms",
+        "ahead of all",
+        "data <b>photos</b>",
+        "3.0 s</b> elap",
+    ):
+        assert words in text, words
+    assert ">seeds</th>" not in text and "{&#39;steps" not in text
     assert "0.7500" in page(browser, "/")
     assert "0.7500</b> on the test split" in text and "0.7083" not in text, "the fit's network, not a later retraining"
     assert "test image 3" in text and "data:image/jpeg" not in text and "Nothing was learnt" not in text
@@ -383,6 +396,7 @@ def test_the_headline_has_the_test_accuracy_of_the_sentence(tmp_path: Path) -> N
     text = page(client(tmp_path), "/first")
     assert "The best network reaches 70.0% accuracy on the test split" in text
     assert "0.7000</b> on the test split" in text
+    assert " interrupted</li>" not in text, "no trial is, and none runs"
 
 
 def test_new_events_show_up_and_a_long_journal_is_read_in_pieces(made: Path) -> None:
