@@ -9,6 +9,7 @@ from nasforge.core.command_line import command_line, runs_dir_option
 from nasforge.core.metrics import title_of
 from nasforge.dashboards.library import KINDS, STATES, Entry, Library, Row, entries_in
 from nasforge.dashboards.pages.base import Query, sort_link
+from nasforge.dashboards.pages.texts import short_name
 
 _ORDERS: dict[str, Callable[[Row], Any]] = {
     "name": lambda row: row.entry.name,
@@ -76,7 +77,10 @@ def table_of(library: Library, entries: list[Entry], query: Query) -> dict[str, 
         known.sort(key=_ORDERS[order], reverse=down)
         shown = known + [row for row in shown if _ORDERS[order](row) is None]
     metrics = {"best": _only(shown, "best", "metric"), "test": _only(shown, "test", "test_metric")}
-    titles = {key: f"{title}: {title_of(metrics[key])}" if metrics.get(key) else title for key, title in _HOME_HEAD}
+    titles = {
+        key: f"{title}: {short_name(title_of(metrics[key]))}" if metrics.get(key) else title
+        for key, title in _HOME_HEAD
+    }
     example = command_line(
         "search", "tiny", "--data", "digits", "--max-trials", "12", *runs_dir_option(library.runs_dir)
     )

@@ -76,7 +76,10 @@ def test_no_two_metrics_stand_under_one_heading_without_a_word(made: Path) -> No
     )
     text = page(browser, "/")
     assert ">best</a>" in text
-    assert f'0.8700 <span class="dim">{accuracy}</span>' in text and f'0.3333 <span class="dim">{loss}</span>' in text
+    assert (
+        f'0.8700<br><span class="dim">{accuracy}</span>' in text
+        and f'0.3333<br><span class="dim">{loss}</span>' in text
+    )
     assert f">best: {loss}</a>" in page(browser, "/?q=losses")
     write(made.parent / "other", [header("other"), *trial(2)])
     text = page(browser, "/?sort=best&down=1")
@@ -354,7 +357,8 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     ):
         assert words in text, words
     assert ">seeds</th>" not in text and "{&#39;steps" not in text
-    assert "0.7500" in page(browser, "/")
+    home = page(browser, "/")
+    assert "0.7500" in home and ">test: accuracy</a>" in home
     assert "0.7500</b> on the test split" in text and "0.7083" not in text, "the fit's network, not a later retraining"
     assert "test image 3" in text and "data:image/jpeg" not in text and "Nothing was learnt" not in text
     (tmp_path / "images" / "dog").mkdir(parents=True)
