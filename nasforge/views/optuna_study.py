@@ -161,7 +161,7 @@ def importances(state: State) -> Importances:
     return Importances(by_metric, len(finished), count, study)
 
 
-class _Known(optuna.importance.BaseImportanceEvaluator):
+class _Known(optuna.importance.BaseImportanceEvaluator):  # type: ignore[misc]
     """Gives Optuna's figure the shares that are computed already."""
 
     def __init__(self, shares: Mapping[str, float]) -> None:
