@@ -64,7 +64,8 @@ class Row:
         entry: what it is about.
         kind: one of `KINDS`.
         state: one of `STATES`, or `reading`.
-        facts: further columns: `started`, `elapsed`, `eta`, `budget`, `trials`, `best`, `metric`, `test`, `strategy`.
+        facts: further columns: `started`, `elapsed`, `eta`, `budget`, `trials`, `best`, `metric` (of the best), `test`,
+            `test_metric`, `strategy`.
         problem: why it cannot be read; empty if it can.
     """
 
@@ -333,10 +334,8 @@ class Library:
                 if view.reader.behind:
                     return Row(entry, entry.kind, "reading")
                 row = Row(entry, kind_of(view), state_of(view), facts_of(view))
-            if entry.kind == "fit":
-                row.facts |= fit_facts(entry.folder)
-                if "test" in row.facts and row.state == "stopped":
-                    row.state = "finished"
+            if entry.kind == "fit" and "test" in row.facts and row.state == "stopped":
+                row.state = "finished"
             return row
         except NasforgeError as error:
             return Row(entry, entry.kind, "broken", problem=str(error))
@@ -400,12 +399,10 @@ def facts_of(view: View) -> dict[str, Any]:
     }
     outcome = fit_facts(view.entry.folder) if view.entry.kind == "fit" else {}
     tested = networks_on_test(state, view.entry.folder / "finalists") if state.tests else []
-    won = next((row["value"] for row in tested if row["won"]), None)
-    if "test" in outcome:  # the search of a fit may have been retrained later: its page is about the fit's network
-        facts["test"] = outcome["test"]
-    elif won is not None:
-        facts["test"] = won
-    return facts
+    won = next((row for row in tested if row["won"]), None)
+    if won is not None:
+        facts |= {"test": won["value"], "test_metric": won["metric"]}
+    return facts | outcome  # the search of a fit may have been retrained later: its page is about the fit's network
 
 
 def fit_lines(folder: Path) -> list[dict[str, Any]]:
@@ -437,9 +434,12 @@ def fit_facts(folder: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if lines:
         facts |= {"started": lines[0].get("at"), "elapsed": lines[-1].get("used")}
+        inputs = lines[0].get("inputs")
+        if isinstance(inputs, dict) and isinstance(inputs.get("source"), str):  # the search has a decoded copy
+            facts["data"] = inputs["source"]
     result = fit_result(Entry(folder.name, "fit", folder, None))
     if result is not None:
         won = next((row for row in result["rows"] if row.get("name") == result.get("winner")), None)
         if won is not None:
-            facts |= {"test": won["test"]["accuracy"], "eta": None}
+            facts |= {"test": won["test"]["accuracy"], "test_metric": "test/accuracy", "eta": None}
     return facts

@@ -127,9 +127,9 @@ def _computed(courses: Courses, axis: str, lines: str, problem: str) -> _Figures
         lines = "searches"
         notes.append(f"{error}. Each line is one search, and nothing is tested")
     if lines == "searches":
-        goals = {str(search.facts["objectives"]) for search in courses.searches}
+        goals = {" and ".join(search.facts["objectives"]) for search in courses.searches}
         if len(goals) > 1:
-            return f"These searches have different objectives ({', '.join(sorted(goals))}), so no axis fits them all."
+            return f"These searches have different objectives ({'; '.join(sorted(goals))}), so no axis fits them all."
         groups = [_alone(search) for search in courses.searches]
         bare = [search.experiment for search in courses.searches if search.fidelity < 0]
         notes += [f"no finished trial in {some(bare)}: left out of the figures"] if bare else []

@@ -14,6 +14,7 @@ from nasforge.dashboards.pages.errors import errors_of_fit
 from nasforge.dashboards.pages.files import explanations, files_of
 from nasforge.views.fit_remarks import more_photos, sentences_on, warnings_on
 from nasforge.views.results import bars_of_test
+from nasforge.views.rounding import percent
 
 
 def fit_only(entry: Entry) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def fit_only(entry: Entry) -> dict[str, Any]:
         "decisions": [],
         "columns": [],
         "best": None,
+        "seeds": "",
         **errors_of_fit(entry, outcome),
         **fit_content(entry, outcome),
     }
@@ -61,8 +63,8 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
         if won is not None:
             name = won["name"][:1].upper() + won["name"][1:]
             sentence = (
-                f"{name} answers {won['value']:.1%} of {outcome['split']['test']} test images correctly "
-                f"(95 % interval {won['low']:.1%} to {won['high']:.1%})."
+                f"{name} answers {percent(won['value'], 1)} of {outcome['split']['test']} test images correctly "
+                f"(95 % interval {percent(won['low'], 1)} to {percent(won['high'], 1)})."
             )
         remarks = [*warnings_on(outcome), *([f"{photos}."] if (photos := more_photos(outcome)) else [])]
         source = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {}).get("inputs", {})
@@ -87,8 +89,12 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
         for line in fit_lines(entry.folder):
             if line["kind"] == "inspected":
                 images = sentences_on(line["inspection"])
-            if line["kind"] == "decision" and not isinstance(line.get("value"), Mapping):
-                decisions.append((str(line.get("name")).replace("_", " "), line.get("value"), line.get("reason")))
+            if line["kind"] == "decision":
+                value = line.get("value")  # a mapping is for `--plan`; its reason has it in words
+                shown = "" if isinstance(value, Mapping) else value
+                decisions.append((str(line.get("name")).replace("_", " "), shown, line.get("reason")))
+            if line["kind"] == "chosen":
+                decisions.append(("winner", line.get("winner"), line.get("reason")))
     return {
         "rows": rows,
         "bars": Markup(bars_of_test(rows)),  # noqa: S704

@@ -13,6 +13,7 @@ from nasforge.core.trial import TrainShared, Trial
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, trial_link
 from nasforge.views import charts, forecasts, policies
+from nasforge.views.rounding import percent
 
 _TAKING_OVER = 0.5
 """Share of decisions with options without weights that is worth a warning."""
@@ -147,6 +148,6 @@ def _warning(supernet: Trial) -> str:
     if not shares or shares[-1] < _TAKING_OVER or supernet.metric("alphas/collapsed"):
         return ""
     return (
-        f"In {shares[-1]:.0%} of the decisions the most likely network takes an option without weights, as skip "
+        f"In {percent(shares[-1])} of the decisions the most likely network takes an option without weights, as skip "
         "connections are. Such networks often learn little. Compare with gdas or drnas, or train for fewer epochs."
     )

@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from nasforge.core.errors import NasforgeError
-from nasforge.core.metrics import title_of
 from nasforge.core.space import SearchSpace
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_link
 from nasforge.views import charts
+from nasforge.views import importance as drawing
 from nasforge.views.parallel import is_higher_warmer, parallel_chart
-from nasforge.views.survival import survival_chart
+from nasforge.views.survival import nothing_to_draw, survival_chart
 from nasforge.views.svg import missing
 
 _MOST_SLICES = 12
@@ -31,14 +30,18 @@ def importance(view: View, query: Query) -> dict[str, Any]:
     first = query.get("from", "0")
     start = int(first) if first.isdecimal() and int(first) < len(keys) else 0
     shown = keys[start : start + _MOST_SLICES]
-    slices = [
-        (
-            key,
-            Markup(view.drawn(("slice", key, metric), partial(charts.slice_chart, state, link, key, metric))),  # noqa: S704
-            Markup(view.drawn(("survival", key), partial(survival_chart, state, key))),  # noqa: S704
+    slices = []
+    for key in shown:
+        alone = view.drawn(("nothing", key), partial(nothing_to_draw, state, key))
+        drawings = (
+            [missing(alone)]
+            if alone
+            else [
+                view.drawn(("slice", key, metric), partial(charts.slice_chart, state, link, key, metric)),
+                view.drawn(("survival", key), partial(survival_chart, state, key)),
+            ]
         )
-        for key in shown
-    ]
+        slices.append((key, [Markup(drawing) for drawing in drawings]))  # noqa: S704
     return {
         **headline(view, "importance"),
         "parallel": Markup(view.drawn(("parallel", metric), lambda: parallel_chart(state, link, metric))),  # noqa: S704
@@ -54,16 +57,4 @@ def importance(view: View, query: Query) -> dict[str, Any]:
 
 def importance_drawing(view: View) -> str:
     """Importance of the decisions for each objective, as bars."""
-
-    def make() -> str:
-        from nasforge.views.optuna_study import importances
-
-        try:
-            shares_of = importances(view.state)
-        except NasforgeError as error:
-            return missing(str(error))
-        return "".join(
-            f"<h3>{escape(title_of(key))}</h3>{charts.importance_chart(shares)}" for key, shares in shares_of.items()
-        )
-
-    return str(view.drawn(("importance",), make))
+    return str(view.drawn(("importance",), partial(drawing.importance_drawing, view.state)))

@@ -11,7 +11,15 @@ from nasforge.dashboards.pages.base import headline
 from nasforge.dashboards.pages.errors import errors_of_fit, errors_of_search
 from nasforge.dashboards.pages.fit import fit_content
 from nasforge.views import tables
-from nasforge.views.results import bars_of_test, commands_for, measure_of, networks_on_test, outcome_sentence, remarks
+from nasforge.views.results import (
+    bars_of_test,
+    commands_for,
+    measure_of,
+    networks_on_test,
+    note_on_seeds,
+    outcome_sentence,
+    remarks,
+)
 
 
 def result(view: View) -> dict[str, Any]:
@@ -37,5 +45,6 @@ def result(view: View) -> dict[str, Any]:
         "decisions": tables.decisions(best) if best else [],
         "columns": [goal.metric for goal in state.objectives],
         "best": best,
+        "seeds": note_on_seeds(tested) if outcome is None else "",
         **errors,
     }

@@ -7,11 +7,12 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from nasforge.core.metrics import title_of
 from nasforge.dashboards.library import IN_CAMPAIGN, Entry
+from nasforge.views.results import kind_text
 from nasforge.views.svg import number_text
 from nasforge.views.texts import (
     bytes_text,
+    metric_name,
     metric_text,
     seconds_text,
     share_text,
@@ -31,6 +32,11 @@ def without_modules(text: str) -> str:
     return re.sub(r"[\w.]+:(?=\w)", "", text)
 
 
+def short_name(title: str) -> str:
+    """Return the name of a metric below a heading that says `test` already."""
+    return title.removeprefix("test ")
+
+
 def path_of(entry: Entry) -> list[tuple[str, str]]:
     """Name and address of an entry, after those of its campaign."""
     campaign, _, search = entry.name.partition(IN_CAMPAIGN)
@@ -46,12 +52,14 @@ FILTERS = {
     "breakable": breakable,
     "without_modules": without_modules,
     "status": status_text,
+    "kind": kind_text,
+    "short": short_name,
     "path": path_of,
     "seconds": seconds_text,
     "when": when_text,
     "metric": metric_text,
     "share": share_text,
-    "title": title_of,
+    "title": metric_name,
     "number": number_text,
     "quoted": lambda text: quote(str(text), safe=":"),
 }

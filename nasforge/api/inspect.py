@@ -22,6 +22,7 @@ from nasforge.data.groups import chains, joined
 from nasforge.data.image_file import in_threads, shown
 from nasforge.data.looks import Look, exact_duplicates, look_at_arrays, look_at_file, near_duplicates
 from nasforge.settings.experiment import DataConfig
+from nasforge.views.rounding import percent
 
 MOST_UNREADABLE = 0.05
 """Share of the images that may be unreadable."""
@@ -354,7 +355,7 @@ def _check_readable(where: str, unreadable: Mapping[str, str], total: int, stric
         return
     some = "; ".join(f"{name}: {reason}" for name, reason in list(unreadable.items())[:3])
     more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-    allowed = "none" if strict else f"at most {MOST_UNREADABLE:.0%}"
+    allowed = "none" if strict else f"at most {percent(MOST_UNREADABLE)}"
     raise DataError(
         f"{where}: {len(unreadable)} of {total} images cannot be read, expected {allowed} ({some}{more}). "
         f"Repair or remove them{', or leave --strict out' if strict else ''}",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, ExportError, JournalError, NasforgeError, did_you_mean
-from nasforge.core.metrics import title_of
 from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
 from nasforge.experiment.journal import FIT, JOURNAL, experiments_in, fits_in, without_collection
 from nasforge.experiment.state import State
-from nasforge.views import charts
+from nasforge.views.importance import importance_drawing
 from nasforge.views.network_svg import network_svg
 from nasforge.views.picture import write
 from nasforge.views.reader import Reader
@@ -21,8 +19,6 @@ from nasforge.views.svg import missing
 from nasforge.views.winner import winner_and_reference
 
 REPORT = "report.html"
-MOST_RANKED = 300
-"""Finished trials up to which a report has the importance of decisions: it takes about 20 ms a trial."""
 
 
 def report(model: str | Path, *, out: str | Path | None = None, runs_dir: str | Path = "runs") -> Path:
@@ -77,7 +73,7 @@ def search_report(reader: Reader, *, importance: bool = True) -> str:
     with view():
         drawing = _networks(reader.folder, state)
         if importance:
-            shares = _importance(reader.folder, state)
+            shares = importance_drawing(state)
         else:
             shares = missing(
                 f"Not computed for this page. See it: {command_for(reader.folder, 'show', '--importance')}"
@@ -118,21 +114,3 @@ def _networks(folder: Path, state: State) -> str:
         except NasforgeError as error:
             problems.append(f"Not drawn: {error}")
     return (network_svg(networks) if networks else "") + "".join(missing(problem) for problem in problems)
-
-
-def _importance(folder: Path, state: State) -> str:
-    """Draw the importance of decisions for each objective; a sentence where it has none, or takes too long."""
-    count = len(state.finished())
-    if count > MOST_RANKED:
-        command = command_for(folder, "show", "--importance")
-        return missing(f"Not computed for more than {MOST_RANKED} finished trials, because it takes long: {command}")
-    from nasforge.views.optuna_study import importances
-
-    try:
-        shares_of = importances(state)
-    except NasforgeError as error:
-        text = str(error)
-        return missing(f"{text[:1].upper()}{text[1:]}.")
-    return "".join(
-        f"<h3>{escape(title_of(key))}</h3>{charts.importance_chart(shares)}" for key, shares in shares_of.items()
-    )

@@ -103,35 +103,43 @@ def _search(
     if not has_begun(folder):
         preflight(config, evaluator)
         say_notes(about, say)
-    with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name) as watching:
-        experiment = Experiment(
-            folder,
-            make_header(config, about),
-            make_strategy(config),
-            check=make_check(config, evaluator),
-            pruner=make_pruner(config),
-            trackers=watching,
-            max_unbuildable_in_a_row=_LOOKED_UP_IN_A_ROW if about.instant else _UNBUILDABLE_IN_A_ROW,
-            sync=not about.instant,
-            space=config.space,
-        )
-        with experiment:
-            for difference in differences(experiment.state.header.versions, experiment.now.versions):
-                say(f"Note: {difference}.")
-            on_open(experiment)
-            with search_signals(experiment, say, patient) as asked:
-                try:
-                    registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
-                except KeyboardInterrupt:  # Ray and others make a plain one of a StopNow
-                    experiment.interrupt()
-                    if asked.now is not None:
-                        raise asked.now from None
-                    raise
-            state = experiment.state
-        if experiment.exhausted:
-            count = len(config.space.distinct)
-            points = f"all {count:,} points" if count > 1 else "the only point"
-            say(f"The search has tried {points} of the space '{config.space.name}', so it ends.")
+    stop: StopNow | None = None
+    try:
+        with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name) as watching:
+            experiment = Experiment(
+                folder,
+                make_header(config, about),
+                make_strategy(config),
+                check=make_check(config, evaluator),
+                pruner=make_pruner(config),
+                trackers=watching,
+                max_unbuildable_in_a_row=_LOOKED_UP_IN_A_ROW if about.instant else _UNBUILDABLE_IN_A_ROW,
+                sync=not about.instant,
+                space=config.space,
+            )
+            with experiment:
+                for difference in differences(experiment.state.header.versions, experiment.now.versions):
+                    say(f"Note: {difference}.")
+                on_open(experiment)
+                with search_signals(experiment, say, patient) as asked:
+                    try:
+                        registry.make("runner", config.runner.name, config.runner.options, experiment, evaluator)
+                    except KeyboardInterrupt:  # Ray and others make a plain one of a StopNow
+                        experiment.interrupt()
+                        if asked.now is not None:
+                            raise asked.now from None
+                        raise
+                state = experiment.state
+            if experiment.exhausted:
+                count = len(config.space.distinct)
+                points = f"all {count:,} points" if count > 1 else "the only point"
+                say(f"The search has tried {points} of the space '{config.space.name}', so it ends.")
+            if asked.soon and not (state.spent and not state.open_trials):
+                stop = StopNow(f"stopped {progress_of(state)}; {CONTINUES}")
+                raise stop  # MLflow's run of the search says so
+    except StopNow as error:
+        if error is not stop:
+            raise
     _write_best(config, state, say)
     if config.tracking_uri != NO_TRACKING:
         from nasforge.api.track import track_files
@@ -142,8 +150,8 @@ def _search(
 
         for sentence in sentences_about(state, about.image_counts):
             say(sentence)
-    if asked.soon and not (state.spent and not state.open_trials):
-        raise StopNow(f"stopped {progress_of(state)}; {CONTINUES}")
+    if stop is not None:
+        raise stop
     return state
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nasforge.cli import completion, options
-from nasforge.cli.output import Outcome, line
+from nasforge.cli.output import Outcome, all_unreadable, line
 
 
 def explain(
@@ -62,5 +62,7 @@ def explain(
         truth = "" if each.truth is None else f" (labelled {each.truth})"
         silent = f"; no region speaks for {each.explained}" if each.silent else ""
         line(f"{each.image}: {each.answer} {each.probability:.3f}{truth}{silent}; pictures in {each.folder}")
+    if unreadable and not explanations:
+        return all_unreadable(unreadable)
     errors = [{"image": file, "error": reason} for file, reason in unreadable.items()]
     return Outcome([*(each.to_json() for each in explanations), *errors], int(bool(errors)))

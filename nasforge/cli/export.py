@@ -14,6 +14,7 @@ from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, T
 from nasforge.cli.output import Outcome, line, log, table
 from nasforge.cli.settings import folder_of, moved_data
 from nasforge.experiment.journal import fit_of
+from nasforge.views.rounding import fixed
 
 
 def export(
@@ -60,7 +61,7 @@ def _export(
     rows = []
     for name, path in content["files"].items():
         agreement = content["verified"][name]
-        rows.append([name, path, f"{agreement['accuracy']:.4f}"])
+        rows.append([name, path, fixed(agreement["accuracy"], 4)])
     table(
         f"Exported, each verified on {content['images']} validation images",
         ("format", "file", "accuracy"),

@@ -18,6 +18,7 @@ from nasforge.core.command_line import command_for, command_line, runs_dir_optio
 from nasforge.core.errors import StopNow
 from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, is_locked
 from nasforge.views.fit_remarks import more_photos, warnings_on
+from nasforge.views.rounding import fixed
 
 
 def began() -> float:
@@ -199,12 +200,12 @@ def _show(content: Mapping[str, Any]) -> None:
         rows.append(
             [
                 ("* " if row["name"] == content["winner"] else "") + row["name"],
-                f"{row['val']['accuracy']:.3f}",
-                *([f"{row['val'][metric]:.3f}"] if metric else []),
-                f"{row['test']['accuracy']:.3f}",
-                f"{low:.3f} to {high:.3f}",
-                f"{row['test']['balanced_accuracy']:.3f}",
-                f"{row['test']['f1_macro']:.3f}",
+                fixed(row["val"]["accuracy"], 3),
+                *([fixed(row["val"][metric], 3)] if metric else []),
+                fixed(row["test"]["accuracy"], 3),
+                f"{fixed(low, 3)} to {fixed(high, 3)}",
+                fixed(row["test"]["balanced_accuracy"], 3),
+                fixed(row["test"]["f1_macro"], 3),
                 "" if row["params"] is None else f"{row['params']:,.0f}",
                 "" if row["flops"] is None else f"{row['flops']:,.0f}",
             ]

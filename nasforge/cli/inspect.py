@@ -11,6 +11,7 @@ import typer
 from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, table
 from nasforge.cli.settings import check_data
+from nasforge.views.rounding import percent
 
 if TYPE_CHECKING:
     from nasforge.api.inspect import Inspection
@@ -88,7 +89,7 @@ def show(report: Inspection) -> None:
         line("Splits: " + ", ".join(f"{part} {count:,}" for part, count in report.parts.items()))
     rows = sorted(report.classes.items(), key=lambda pair: -pair[1])
     more = f", the {_MOST_CLASSES} largest of {len(rows)}" if len(rows) > _MOST_CLASSES else ""
-    shown = [(name, f"{count:,}", f"{count / report.images:.1%}") for name, count in rows[:_MOST_CLASSES]]
+    shown = [(name, f"{count:,}", percent(count / report.images, 1)) for name, count in rows[:_MOST_CLASSES]]
     table(f"Classes{more}", ("class", "images", "share"), shown, left=("class",))
     if report.imbalance > 3:
         line(f"The largest class has {report.imbalance:.1f} times the images of the smallest.")

@@ -10,11 +10,14 @@ from nasforge.cli import options
 from nasforge.cli.output import Outcome, line, metric_text, table
 from nasforge.core.checks import cut
 from nasforge.core.command_line import command_line, runs_dir_option
+from nasforge.core.errors import ConfigError
 from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
 
+_DEFAULT = Path("runs")
 
-def list_all(runs_dir: options.RunsDir = Path("runs"), as_json: options.Json = False) -> Outcome:
+
+def list_all(runs_dir: options.RunsDir = _DEFAULT, as_json: options.Json = False) -> Outcome:
     """List all searches, campaigns, calibrations and fits with their state and best result.
 
     [bold]Examples[/bold]
@@ -25,8 +28,16 @@ def list_all(runs_dir: options.RunsDir = Path("runs"), as_json: options.Json = F
     """
     from nasforge.api.listing import listing
 
+    folder = whole_path(runs_dir)
+    if not folder.is_dir() and runs_dir != _DEFAULT:
+        raise ConfigError(
+            f"--runs-dir {runs_dir}: there is no such folder. Name the folder of your experiments, or leave the option "
+            f"out for {_DEFAULT}/",
+            kind="missing",
+            key="runs_dir",
+        )
     with view():
-        rows = listing(whole_path(runs_dir))
+        rows = listing(folder)
     if not rows:
         line(f"Nothing was searched in {runs_dir}/ yet. Begin with: {_first(runs_dir)}")
         return Outcome({"experiments": []})

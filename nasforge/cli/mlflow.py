@@ -26,7 +26,7 @@ def mlflow(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page on this machine.")] = 5000,
     runs_dir: RunsDir = Path("runs"),
 ) -> Outcome:
-    """Start MLflow's page on this machine and print the link to a search, best trial first. Ctrl-C ends it.
+    """Start MLflow's page on this machine and print the link to a search, best trial first. Ctrl-C or SIGTERM ends it.
 
     If the runs are on an MLflow server, only the link is printed.
 
@@ -68,7 +68,10 @@ def mlflow(
         line(f"MLflow: {link(address, experiment, key)}")
         line("Ctrl-C ends it.")
         sys.stdout.flush()  # also to a file or a pipe, since the command goes on
-        code = process.wait()
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # this is how it ends, as the dashboard does
+            return Outcome()
     if code > 0:
         raise ConfigError(f"MLflow's server has ended with exit code {code}. Run: mlflow server --help", kind="failed")
     return Outcome()

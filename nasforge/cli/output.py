@@ -25,6 +25,7 @@ from nasforge.core.trial import ENSEMBLE, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.plain import plain
+from nasforge.views.rounding import fixed
 
 _PIPE_WIDTH = 160
 
@@ -56,6 +57,20 @@ def stopped(reason: BaseException | str, words: Sequence[str]) -> Outcome:
         text += "\n(the password is left out: write it into the command again, or into the environment)"
     say(text)
     return Outcome({"error": text}, STOPPED)
+
+
+def all_unreadable(reasons: Mapping[str, str]) -> Outcome:
+    """Return the outcome of a command that could read none of its images, in the form of any other error.
+
+    Args:
+        reasons: file -> why it cannot be read; at least one.
+    """
+    common = {"kind": "unreadable", "key": "images"}
+    problems = [{"error": f"{file}: {reason}", **common} for file, reason in reasons.items()]
+    if len(problems) == 1:
+        return Outcome(problems[0], 1)
+    error = f"none of the {len(problems)} images can be read. The first: {problems[0]['error']}"
+    return Outcome({"error": error, **common, "problems": problems}, 1)
 
 
 def out() -> Console:
@@ -170,7 +185,7 @@ def count_text(value: float) -> str:
         return "-"
     for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= bound:
-            return f"{value / bound:.1f}{unit}"
+            return f"{fixed(value / bound, 1)}{unit}"
     return f"{value:g}"
 
 
@@ -198,10 +213,10 @@ def metric_text(key: str, value: float | None) -> str:
     if form == "count":
         return count_text(value)
     if form == "seconds":
-        return f"{value:.1f}"
+        return fixed(value, 1)
     if 0 < abs(value) < 1e-3:  # the errors of some tables
         return f"{value:.3e}"
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
+    return fixed(value, 4 if abs(value) < 100 else 1)
 
 
 def domain_text(domain: Domain) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nasforge.cli import completion, options
-from nasforge.cli.output import Outcome, line
+from nasforge.cli.output import Outcome, all_unreadable, line
 from nasforge.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def predict(
     else:
         for answer in predictions:
             line(_text(answer))
-    return Outcome([answer.to_json() for answer in predictions], int(any(answer.error for answer in predictions)))
+    errors = {answer.file: answer.error for answer in predictions if answer.error is not None}
+    if len(errors) == len(predictions):
+        return all_unreadable(errors)
+    return Outcome([answer.to_json() for answer in predictions], int(bool(errors)))
 
 
 def _text(answer: Prediction) -> str:

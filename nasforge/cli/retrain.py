@@ -15,6 +15,7 @@ from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 from nasforge.cli.settings import folder_of, moved_data, runner_of
 from nasforge.cli.watch import RetrainProgress
 from nasforge.experiment.journal import read_header
+from nasforge.views.rounding import fixed
 
 if TYPE_CHECKING:
     from nasforge.api.retrain.verdict import Ensemble, Finalists, Gain, RankAgreement, Retrained
@@ -187,7 +188,8 @@ def _ensemble_row(ensemble: Ensemble, figures: Sequence[str], more: Sequence[str
 
 
 def _spread_text(spread: Spread) -> str:
-    return f"{spread.mean:.4f}" + (f" ± {spread.margin:.4f}" if spread.margin is not None else " (one seed)")
+    margin = " (one seed)" if spread.margin is None else f" ± {fixed(spread.margin, 4)}"
+    return f"{fixed(spread.mean, 4)}{margin}"
 
 
 def _whom(over: str, compared: Sequence[str]) -> str:
@@ -202,8 +204,9 @@ def _gain_text(whom: str, gain: Gain, figure: str) -> str:
     title = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
     counted = _counted(gain)
     if gain.low is None or gain.high is None:
-        return f"{title}: {gain.difference:+.4f} ({counted}: too few for an interval)"
-    return f"{title}: {gain.difference:+.4f} (95 % interval {gain.low:+.4f} .. {gain.high:+.4f}; {counted})"
+        return f"{title}: {fixed(gain.difference, 4, '+')} ({counted}: too few for an interval)"
+    interval = f"{fixed(gain.low, 4, '+')} .. {fixed(gain.high, 4, '+')}"
+    return f"{title}: {fixed(gain.difference, 4, '+')} (95 % interval {interval}; {counted})"
 
 
 def _counted(gain: Gain) -> str:

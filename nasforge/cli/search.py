@@ -29,6 +29,7 @@ from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
 from nasforge.settings.experiment import ExperimentConfig, resolve
 from nasforge.views.results import limits_of
+from nasforge.views.rounding import percent
 from nasforge.views.texts import size_text
 
 
@@ -224,8 +225,8 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
         ("points of the space", size_text(estimate.points)),
         (
             "feasible share",
-            f"{estimate.feasible / estimate.sampled:.0%} of {estimate.sampled} random points "
-            f"(95 % interval {low:.0%} .. {high:.0%})",
+            f"{percent(estimate.feasible / estimate.sampled)} of {estimate.sampled} random points "
+            f"(95 % interval {percent(low)} .. {percent(high)})",
         ),
         ("cannot be built", f"{estimate.unbuildable} of {estimate.sampled}"),
         (
@@ -235,7 +236,7 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
         ("seconds per trial", f"{estimate.seconds_per_trial:.1f} ({trained}one worker)"),
         ("trials", f"{estimate.trials:,.0f}" if math.isfinite(estimate.trials) else "until another limit is reached"),
         *(
-            [("a trial is", f"{estimate.piece:.0%} of that, because trials continue from checkpoints")]
+            [("a trial is", f"{percent(estimate.piece)} of that, because trials continue from checkpoints")]
             if estimate.piece < 1
             else []
         ),

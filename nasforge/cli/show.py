@@ -35,6 +35,7 @@ from nasforge.experiment.state import State, load_state
 from nasforge.views import tables
 from nasforge.views.reader import Reader
 from nasforge.views.results import remarks
+from nasforge.views.rounding import fixed
 
 _BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
 _FIGURES = "figures"
@@ -161,18 +162,19 @@ def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcom
     """Return the searches of a campaign, one line each."""
     rows: list[Sequence[str]] = []
     content: list[dict[str, Any]] = []
-    goals: dict[str, str] = {}
+    bests: list[str] = []
     for path in searches:
         try:
             state = load_state(path)
         except JournalError as error:
             content.append({"experiment": path.name, "problem": str(error)})
+            bests.append("")
             rows.append((path.name, "-", "-", "-", f"cannot be read: {error}"))
             continue
         goal, best = state.objectives[0], state.best
-        goals[str(goal)] = goal.metric
         counts = {status: count for status, count in state.counts().items() if count}
         value = "-" if best is None else metric_text(goal.metric, best.metrics.get(goal.metric))
+        bests.append("" if best is None else str(goal))
         trials = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials yet"
         strategy = state.header.config["strategy"]["name"]
         rows.append((path.name, strategy, str(state.header.seed), value, trials))
@@ -185,9 +187,12 @@ def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcom
                 "best": None if best is None else trial_json(best, tables.unit_of(state)),
             }
         )
+    goals = dict.fromkeys(filter(None, bests))
+    if len(goals) > 1:  # each number says in which metric it is
+        rows = [(*row[:3], f"{row[3]} {goal}".rstrip(), row[4]) for row, goal in zip(rows, bests, strict=True)]
     table(
         f"{name}: a campaign of {len(rows)} searches",
-        ("search", "strategy", "seed", f"best {', '.join(goals)}" if goals else "best", "trials"),
+        ("search", "strategy", "seed", f"best {next(iter(goals))}" if len(goals) == 1 else "best", "trials"),
         rows,
         left=("search", "strategy", "trials"),
     )
@@ -214,15 +219,18 @@ def show_importance(folder: Path) -> Outcome:
     from nasforge.views import optuna_study
 
     state = load_state(folder)
-    importances = optuna_study.importances(state)
-    for metric, shares in importances.items():
-        rows = [(key, f"{share:.3f}") for key, share in shares.items()]
+    ranked = optuna_study.importances(state)
+    for metric, shares in ranked.shares.items():
+        rows = [(key, fixed(share, 3)) for key, share in shares.items()]
         table("Importance (fANOVA)", ("decision", metric), rows, left=("decision",))
+    line(f"It is computed {ranked.basis}.")
     best = state.best
-    shown = set(next(iter(importances.values())))
+    shown = set(next(iter(ranked.shares.values())))
     beside = [key for key in best.architecture.values if key not in shown] if best and best.architecture else []
     if beside:
         line(f"Without importance, because they are fixed or inactive in some finished trials: {', '.join(beside)}")
-    files = optuna_study.write_figures(state, folder / _FIGURES)
+    files = optuna_study.write_figures(state, ranked, folder / _FIGURES)
     line(f"In {folder / _FIGURES}: {', '.join(path.name for path in files)}")
-    return Outcome({"experiment": folder.name, "importance": importances, "figures": [str(path) for path in files]})
+    counts = {"trials": ranked.trials, "finished": ranked.finished}
+    content = {"experiment": folder.name, "importance": ranked.shares, "importance_of": counts}
+    return Outcome({**content, "figures": [str(path) for path in files]})

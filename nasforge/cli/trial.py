@@ -13,6 +13,7 @@ from nasforge.core.errors import JournalError
 from nasforge.core.trial import Result, Score, Trial
 from nasforge.experiment.state import load_state
 from nasforge.views import health, tables, trial_log
+from nasforge.views.rounding import fixed, percent
 
 _SHOWN = 30
 
@@ -26,7 +27,7 @@ def _show_health(trial: Trial) -> list[str]:
             (
                 row["part"],
                 *("" if row[key] is None else f"{row[key]:.3g}" for key in ("gradient_norm", "activation")),
-                "" if row["dead_relus"] is None else f"{row['dead_relus']:.0%}",
+                "" if row["dead_relus"] is None else percent(row["dead_relus"]),
             )
             for row in health.parts(latest.metrics)
         ]
@@ -70,7 +71,9 @@ def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
         wrong = {name: count for name, count in answered if name != row["class"]}
         taken = max(wrong, key=wrong.__getitem__, default="")
         mistaken_for = f"{taken} ({wrong[taken]})" if wrong.get(taken) else ""
-        rows.append((row["f1"], (row["class"], str(row["images"]), *(f"{row[k]:.3f}" for k in _FIGURES), mistaken_for)))
+        rows.append(
+            (row["f1"], (row["class"], str(row["images"]), *(fixed(row[k], 3) for k in _FIGURES), mistaken_for))
+        )
     worst = [shown for _, shown in sorted(rows, key=lambda pair: pair[0])[:_SHOWN]]
     more = f", the {_SHOWN} worst of {len(rows)}" if len(rows) > _SHOWN else ""
     columns = ("class", "images", *_FIGURES, "most often taken for")
@@ -116,7 +119,7 @@ def show_trial(
     content["advice"] = _show_health(trial)
     content["classes"] = _show_classes(folder, trial)
     for limit, excess in (trial.result.violations if trial.result else {}).items():
-        line(f"Rejected: {limit} is exceeded by {excess:.1%}", style="red")
+        line(f"Rejected: {limit} is exceeded by {percent(excess, 1)}", style="red")
     if trial.result and trial.result.error:
         error = trial.result.error
         line(f"{error.cause}: {error.message}", style="red")

@@ -14,6 +14,7 @@ from nasforge.cli.settings import WHICH_DATA, folder_of, moved_data, until_of
 from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, StopNow
+from nasforge.views.rounding import fixed
 from nasforge.views.tables import unit_of
 
 if TYPE_CHECKING:
@@ -225,7 +226,9 @@ def _reported(tuned: Tuned) -> Outcome:
     else:
         output.line("No trial finished.", style="yellow")
     if tuned.gained is not None:
-        output.line(f"Gain over the first recipe: {tuned.gained:+.4f} {keys[0]}, one training each.", style="bold")
+        output.line(
+            f"Gain over the first recipe: {fixed(tuned.gained, 4, '+')} {keys[0]}, one training each.", style="bold"
+        )
     if tuned.changed:
         differences = ", ".join(f"{key} {_text(now)} (was {_text(then)})" for key, (then, now) in tuned.changed.items())
         output.line(f"The first recipe differs from the network's own recipe: {differences}.")

@@ -132,8 +132,13 @@ def better(maximise: bool) -> str:
 
 
 def title_of(key: str) -> str:
-    """Return a metric's name for an axis."""
-    return METRICS[key].title if key in METRICS else key
+    """Return a metric's name for an axis: `test F1 (macro)` of `test/f1_macro`."""
+    if key in METRICS:
+        return METRICS[key].title
+    validated = f"val/{key.removeprefix('test/')}"
+    if key.startswith("test/") and validated in METRICS:
+        return METRICS[validated].title.replace("validation", "test")
+    return key
 
 
 def form_of(key: str) -> str:

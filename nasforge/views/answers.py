@@ -22,6 +22,7 @@ FOLDER = "answers"
 MOST_IN_MATRIX = 30
 """Classes of a confusion matrix, at most; for more there are the pairs that are confused most often."""
 _MOST_PAIRS = 12
+_NEXT_TO_MATRIX = 3
 _MOST_MISTAKES = 12
 _EDGE = 96
 """Longer edge of a picture on a page, in pixels."""
@@ -68,6 +69,11 @@ class Confusion:
     wrong: Sequence[tuple[int, str, str]]
     images: int
     right: int
+
+    @property
+    def listed(self) -> Sequence[tuple[int, str, str]]:
+        """Return the pairs of `wrong` that a page lists: all, or a few next to the matrix, which has all."""
+        return self.wrong[:_NEXT_TO_MATRIX] if self.cells else self.wrong
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from nasforge.views import page
 from nasforge.views.calibration import RULE, Calibration, Correlation, RungFacts
 from nasforge.views.picture import HEIGHT, WIDTH, draw_page, write
+from nasforge.views.rounding import fixed, percent
 from nasforge.views.svg import Axis, Plot, Point
 
 PAGE = "calibration.html"
@@ -29,7 +30,7 @@ def calibration_chart(calibration: Calibration, width: int = 640, height: int = 
 
     def rung_text(place: float) -> str:
         known = place == int(place) and 0 <= place < len(rungs)
-        return f"{rungs[int(place)].rung} ({rungs[int(place)].cost:.0%})" if known else ""
+        return f"{rungs[int(place)].rung} ({percent(rungs[int(place)].cost)})" if known else ""
 
     plot = Plot(
         f"Rank correlation of {len(rungs)} rungs with full training",
@@ -57,7 +58,7 @@ RUNG_COLUMNS = ("epochs", "cost", "worker s", "seed noise", "spread", "Spearman"
 def rung_row(calibration: Calibration, rung: RungFacts) -> list[str]:
     """Return the cells of a rung in the table of rungs."""
     return [
-        *(rung.rung, f"{100 * rung.cost:.0f}%", f"{rung.seconds:.3g}"),
+        *(rung.rung, percent(rung.cost), f"{rung.seconds:.3g}"),
         *("-" if calibration.seeds == 1 else f"{rung.noise:.3g}", f"{rung.spread:.3g}"),
         *(interval_text(rung.spearman), interval_text(rung.kendall)),
         "-" if math.isnan(rung.same_run) else f"{rung.same_run:.2f}",
@@ -77,7 +78,7 @@ def recommendation(calibration: Calibration) -> list[str]:
     if len(calibration.ladder) > 1:
         sentences.append(
             f"{without} without a pruner, {calibration.seconds_with:,.0f} with ASHA on this ladder "
-            f"({100 * calibration.share:.0f}% of the work); the best is {calibration.lost:.4f} worse on average "
+            f"({percent(calibration.share)} of the work); the best is {fixed(calibration.lost, 4)} worse on average "
             "(simulated on these trainings)"
         )
     else:

@@ -14,6 +14,7 @@ from nasforge.core.trial import TrainShared, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.reader import Reader
+from nasforge.views.rounding import percent
 from nasforge.views.survival import shares_chart
 from nasforge.views.svg import Axis, Bar, Plot, Point, bars, cut, missing, number_text
 
@@ -27,6 +28,8 @@ SKIPS = "alphas/skips"
 _MOST_POINTS = 800
 _SAMPLED = 24
 _ATTEMPTS = 300
+_OPTION_LETTERS = 48
+"""Letters of all options below a slice."""
 _SPREAD = 30
 """A cost whose values span more than this factor is drawn on a logarithmic axis."""
 
@@ -211,7 +214,7 @@ def workers_chart(reader: Reader, link: Link) -> str:
 
 def importance_chart(shares: Mapping[str, float]) -> str:
     """Return the share of an objective's variance that each decision explains."""
-    rows = [Bar(key, share, f"{share:.0%}") for key, share in list(shares.items())[:20]]
+    rows = [Bar(key, share, percent(share)) for key, share in list(shares.items())[:20]]
     return bars("Importance of decisions", rows)
 
 
@@ -222,7 +225,8 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
     measured = [value for _, value in both if value is not None]
     domain = SearchSpace.from_json(state.header.config["space"]).domains.get(key)
     if not trials or domain is None:
-        return missing(f"No finished trial has {key}.")
+        measured_key = f"{title_of(metric)} and {key}" if both else key
+        return missing(f"No finished trial has {measured_key}.")
     values = [t.architecture.values[key] for t in trials if t.architecture]
     numeric = not isinstance(domain, Choice)
     options = [] if numeric else [option for option in domain.options if option in values]  # type: ignore[union-attr]
@@ -230,7 +234,7 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
     if numeric:
         across = Axis.of(key, places, log=bool(getattr(domain, "log", False)))
     else:
-        texts = [cut(str(option), 12) for option in options]
+        texts = [_short(str(option), _OPTION_LETTERS // len(options)) for option in options]
         across = Axis(key, -0.6, len(options) - 0.4, text=_option_text(texts))
     down = Axis.of(title_of(metric), _without_outliers(measured, None))
     plot = Plot(f"{title_of(metric)} by {key}", across, down, width=420, height=260)
@@ -268,13 +272,15 @@ def collapse_chart(supernet: Trial) -> str:
     plot = Plot(
         "Share of decisions with an option without weights, over the epochs",
         Axis.of("epoch", [0.0, *(step for step, _ in reports)], whole=True),
-        Axis("share of decisions", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
+        Axis("share of decisions", 0.0, 1.0, text=percent),
     )
     limit = stops_at(supernet)
     if limit < 1:
         plot.limit("the training ends above this", y=limit)
     plot.line("best", reports, name="options without weights: skip connections, poolings, zeros")
-    plot.points("best", [Point(step, share, f"epoch {step:.0f}: {share:.0%}") for step, share in reports], radius=2.5)
+    plot.points(
+        "best", [Point(step, share, f"epoch {step:.0f}: {percent(share)}") for step, share in reports], radius=2.5
+    )
     return plot.svg()
 
 
@@ -375,6 +381,13 @@ def _option_text(texts: Sequence[str]) -> Callable[[float], str]:
         return texts[round(value)] if whole else ""
 
     return text
+
+
+def _short(text: str, length: int) -> str:
+    """Return the beginning and the end of a long text: names of options often differ at their end."""
+    if len(text) <= length or length < 6:
+        return cut(text, max(3, length))
+    return f"{text[: length - 4]}…{text[-3:]}"
 
 
 def _unit_of(seconds: float) -> tuple[float, str]:

@@ -15,6 +15,7 @@ from nasforge.views.comparison_records import Comparison, Curve
 from nasforge.views.groups import BASELINE
 from nasforge.views.network_svg import network_svg
 from nasforge.views.picture import HEIGHT, WIDTH, draw_page, write
+from nasforge.views.rounding import fixed, percent, significant
 from nasforge.views.svg import Axis, Plot, cut, missing
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def comparison_chart(comparison: Comparison, quantity: str, width: int = 640, he
             plot.band(kinds[curve.label], _stepped(lower), _stepped(upper))
     for curve, known in points:
         last = known[-1]
-        bounds = f"{curve.low[last]:.4g} to {curve.high[last]:.4g}"
-        title = f"{curve.label}: {curve.mean[last]:.4g} ({bounds}) at the end"
+        bounds = f"{significant(curve.low[last], 4)} to {significant(curve.high[last], 4)}"
+        title = f"{curve.label}: {significant(curve.mean[last], 4)} ({bounds}) at the end"
         line = [(curve.x[i], curve.mean[i]) for i in known]
         plot.line(f"{kinds[curve.label]} thick", line, step=True, name=cut(curve.label, 60), title=title)
     return plot.svg()
@@ -221,7 +222,7 @@ def optimum_table(comparison: Comparison) -> tuple[tuple[str, ...], list[list[st
     """Header and body of the evaluations to the optimum."""
     header = ("strategy", "n", "found", "mean", "median")
     ordered = sorted(comparison.to_optimum, key=lambda one: one.mean)
-    return header, [[o.label, str(o.n), f"{o.found:.0%}", f"{o.mean:.1f}", f"{o.median:g}"] for o in ordered]
+    return header, [[o.label, str(o.n), percent(o.found), f"{o.mean:.1f}", f"{o.median:g}"] for o in ordered]
 
 
 def number(value: float | None, sign: str = "") -> str:
@@ -231,12 +232,12 @@ def number(value: float | None, sign: str = "") -> str:
     digits = 2 if abs(value) >= 1000 else 3 if abs(value) >= 10 else 4
     if value != 0 and abs(value) < 1e-3:
         return f"{value:{sign}.2e}"
-    return f"{value:{sign}.{digits}f}"
+    return fixed(value, digits, sign)
 
 
 def p_text(value: float) -> str:
     """Return a p value."""
-    return "-" if math.isnan(value) else "<0.0001" if value < 1e-4 else f"{value:.4f}"
+    return "-" if math.isnan(value) else "<0.0001" if value < 1e-4 else fixed(value, 4)
 
 
 def tables_at(comparison: Comparison) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:

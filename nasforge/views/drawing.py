@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nasforge.views.families import COLOURS, family_of
 from nasforge.views.picture import graph_objects
+from nasforge.views.rounding import percent
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part
@@ -38,7 +39,7 @@ def network_figure(networks: Mapping[str, Sequence[Part]]) -> Any:
         y = 0.0
         for before, part in zip([*parts[:1], *parts], parts, strict=False):
             y += _GAP if part.output[1:] != before.output[1:] else 0.0
-            share = f"{part.flops / (total or 1):.0%}"
+            share = percent(part.flops / (total or 1))
             width = 0.5 + 0.42 * part.output[0] / widest
             figure.add_bar(
                 orientation="h",

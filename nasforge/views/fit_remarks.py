@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nasforge.views.rounding import fixed
+
 _MOST_CLASSES = 8
 
 
@@ -32,7 +34,7 @@ def _on_baseline(content: Mapping[str, Any], name: str) -> str:
         shown = {"f1_macro": "macro F1"}.get(metric, metric.replace("_", " "))
         return (
             f"{name} is ahead of the network on validation images, but the network is ahead on the test split, with "
-            f"{shown} {won[metric]:.3f} against {baseline[metric]:.3f}. "
+            f"{shown} {fixed(won[metric], 3)} against {fixed(baseline[metric], 3)}. "
             "Give more time or more images to tell them apart."
         )
     return (
@@ -47,8 +49,8 @@ def more_photos(content: Mapping[str, Any]) -> str:
         return ""
     twice = content["twice"]
     return (
-        f"Twice the photos: about {100 * twice['gain']:+.1f} % accuracy "
-        f"({100 * twice['low']:.1f} to {100 * twice['high']:.1f})"
+        f"Twice the photos: about {fixed(100 * twice['gain'], 1, '+')} % accuracy "
+        f"({fixed(100 * twice['low'], 1)} to {fixed(100 * twice['high'], 1)})"
     )
 
 

@@ -15,6 +15,7 @@ from nasforge.experiment.state import State
 from nasforge.strategies.ranking import Merit, merit
 from nasforge.strategies.weighted_ranks import worst_weighted
 from nasforge.views.charts import STATUSES, Link, about
+from nasforge.views.rounding import percent
 from nasforge.views.statistics import wilson
 from nasforge.views.svg import Axis, Plot, Point, missing
 
@@ -120,7 +121,7 @@ def sentence(outcome: Outcome, objectives: Sequence[str] = ()) -> str:
     """Return a forecast and its outcome in words; `objectives` names the metrics, where there are several."""
     low, high = (outcome.forecast.mean + sign * _width(0.8) * outcome.forecast.deviation for sign in (-1, 1))
     weights = [
-        f"{title_of(key)} {weight:.0%}" for key, weight in zip(objectives, outcome.forecast.weights, strict=False)
+        f"{title_of(key)} {percent(weight)}" for key, weight in zip(objectives, outcome.forecast.weights, strict=False)
     ]
     weighed = f" Its objectives weighed: {', '.join(weights)}." if weights else ""
     return (

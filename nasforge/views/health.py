@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nasforge.core.trial import Trial
+from nasforge.views.rounding import percent
 
 HEALTH = "health/"
 _COLUMNS = ("gradient_norm", "activation", "dead_relus")
@@ -56,7 +57,7 @@ def _gradients(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]) 
 
 def _relus(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"{row['dead_relus']:.0%} of the ReLUs of {row['part']} never fire: lower the learning rate, warm up for "
+        f"{percent(row['dead_relus'])} of the ReLUs of {row['part']} never fire: lower the learning rate, warm up for "
         "longer, or take an activation without a dead half (silu, gelu)"
         for row in rows
         if row["dead_relus"] is not None and row["dead_relus"] > DEAD

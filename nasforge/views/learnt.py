@@ -12,6 +12,7 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
 from nasforge.settings.experiment import TRAININGS
+from nasforge.views.rounding import fixed
 from nasforge.views.statistics import wilson
 
 FEWEST_IMAGES = 200
@@ -56,8 +57,8 @@ def nothing_learnt(what: str, accuracy: float, images: int, constant: float, ste
     if low > constant:
         return ""
     sentence = (
-        f"Nothing was learnt: {what} is {accuracy:.3f} on {images:,} images (95 % interval {low:.3f} .. {high:.3f}), "
-        f"and always answering the largest class gives {constant:.3f}."
+        f"Nothing was learnt: {what} is {fixed(accuracy, 3)} on {images:,} images (95 % interval {fixed(low, 3)} .. "
+        f"{fixed(high, 3)}), and always answering the largest class gives {fixed(constant, 3)}."
     )
     if steps is not None and steps < FEWEST_STEPS:
         count = f"{steps} optimizer step{'s' * (steps > 1)}"
@@ -78,10 +79,10 @@ def too_coarse(accuracies: Sequence[float], images: int) -> str:
     error = math.sqrt(best * (1 - best) / images)
     if images >= FEWEST_IMAGES and error <= spread:
         return ""
-    differ = f", and the best {len(accuracies)} trials differ by {spread:.3f}" if spread < error else ""
+    differ = f", and the best {len(accuracies)} trials differ by {fixed(spread, 3)}" if spread < error else ""
     return (
         f"The validation split is too coarse to rank the trials: it has {images:,} images, so an accuracy of "
-        f"{best:.3f} has a standard error of {error:.3f}{differ}. Use --cv 5, or validate on more images."
+        f"{fixed(best, 3)} has a standard error of {fixed(error, 3)}{differ}. Use --cv 5, or validate on more images."
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nasforge.core.architecture import Value
 from nasforge.views.drawing import shown_parts
 from nasforge.views.families import family_of
+from nasforge.views.rounding import percent
 from nasforge.views.svg import cut, number_text
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 _ROW, _COLUMN, _GAP, _HEAD = 24, 330, 9, 46
 _EDGE = re.compile(r"(?:(\w+)\.)?edge(\d+)_(\d+)")
 _WITH_SHORTCUT = ("residual", "inverted")
+_HOW_TO_READ = (
+    "Each bar is a layer: its kind and kernel, its output (channels × height × width), its share of the multiply-adds. "
+    "A loop marks a layer that adds its input to its output."
+)
 
 
 def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
@@ -42,7 +47,7 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
             family = family_of(part.layer)
             families[family] = None
             width = (0.6 + 0.26 * part.output[0] / widest) * _COLUMN
-            share = f"{part.flops / (total or 1):.0%}"
+            share = percent(part.flops / (total or 1))
             caption = (
                 f"{part.part}: {part.layer}\npasses on {part.size}\n{part.params:,} parameters\n"
                 f"{part.flops:,} multiply-adds ({share})"
@@ -65,7 +70,8 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
     legend = "".join(f'<li class="f-{family}">{family}</li>' for family in families)
     return (
         f'<figure class="network plot"><svg viewBox="0 0 {width} {depth + 6:.0f}" role="img" aria-label="{label}" '
-        f'width="{width}">{"".join(columns)}</svg><ul class="legend families">{legend}</ul></figure>'
+        f'width="{width}">{"".join(columns)}</svg><ul class="legend families">{legend}</ul>'
+        f"<figcaption>{_HOW_TO_READ}</figcaption></figure>"
     )
 
 

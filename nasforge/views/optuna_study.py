@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -31,6 +32,31 @@ _FAR = 3.0
 MOST_EXPLAINED = 150
 """Finished trials that `importances` is computed from, at most. On `blocks`, 100 take 5 s, 200 take 28 s."""
 _STATES = {"pruned": TrialState.PRUNED, "failed": TrialState.FAIL, "rejected": TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Importances:
+    """Importance of decisions.
+
+    Attributes:
+        shares: objective -> decision -> share of the objective's variance, largest first. All shares of an objective
+            are 0 where it is the same in all trials.
+        trials: number of trials that they are computed from.
+        finished: number of finished trials of the last rung.
+        study: has the finished trials that they are computed from.
+    """
+
+    shares: Mapping[str, Mapping[str, float]]
+    trials: int
+    finished: int
+    study: optuna.Study
+
+    @property
+    def basis(self) -> str:
+        """Return which trials they are computed from, in words."""
+        if self.trials < self.finished:
+            return f"from a random sample of {self.trials} of {self.finished:,} finished trials"
+        return f"from all {self.finished:,} finished trials"
 
 
 def write_study(state: State, storage: str) -> int:
@@ -70,8 +96,14 @@ def write_study(state: State, storage: str) -> int:
         ) from None  # the cause may hold the password
 
 
-def study_of(state: State, storage: str | None = None) -> optuna.Study:
-    """Return a study with every measured trial: decisions that are open, objectives as they were measured, limits."""
+def study_of(state: State, storage: str | None = None, numbers: Iterable[int] | None = None) -> optuna.Study:
+    """Return a study with every measured trial: decisions that are open, objectives as they were measured, limits.
+
+    Args:
+        state: of the experiment.
+        storage: as Optuna takes it; None: in memory.
+        numbers: of the trials; None: all.
+    """
     directions = ["maximize" if objective.maximise else "minimize" for objective in state.objectives]
     name = state.name
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -81,17 +113,15 @@ def study_of(state: State, storage: str | None = None) -> optuna.Study:
         study.set_metric_names([objective.metric for objective in state.objectives])
         study.set_user_attr(_OURS, name)
         space = state.config.space
-        deepest = max((trial.result.steps_done for trial in state.finished() if trial.result), default=0)
-        for number in sorted(state.trials):
+        deepest = _deepest(state)
+        for number in sorted(state.trials if numbers is None else numbers):
             if state.trials[number].architecture is not None:
                 study.add_trial(_frozen(state, state.trials[number], space, deepest))
     return study
 
 
-def importances(state: State) -> dict[str, dict[str, float]]:
-    """Objective -> decision -> share of the variance that it explains by itself and in pairs, largest first.
-
-    All shares of an objective are 0 where it is the same in all finished trials.
+def importances(state: State) -> Importances:
+    """Return the share of each objective's variance that a decision explains by itself and in pairs.
 
     Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance" (fANOVA,
     https://proceedings.mlr.press/v32/hutter14.html). Decisions that are not active in every finished trial have none.
@@ -100,22 +130,21 @@ def importances(state: State) -> dict[str, dict[str, float]]:
     Raises:
         SearchError: too few trials, or neither a decision nor an objective varies.
     """
-    study = study_of(state)
-    finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    if len(finished) < _FEWEST:
+    deepest = _deepest(state)
+    numbers = [number for number, trial in sorted(state.trials.items()) if _is_whole(trial, deepest)]
+    count = len(numbers)
+    if count < _FEWEST:
         raise SearchError(
-            f"importance needs at least {_FEWEST} finished trials of the last rung, '{state.name}' has {len(finished)}",
+            f"importance needs at least {_FEWEST} finished trials of the last rung, '{state.name}' has {count}",
             kind="empty",
         )
-    if len(finished) > MOST_EXPLAINED:
-        finished = Random(0).sample(finished, MOST_EXPLAINED)
-        study = optuna.create_study(directions=study.directions)
-        study.add_trials(finished)
+    study = study_of(state, numbers=Random(0).sample(numbers, MOST_EXPLAINED) if count > MOST_EXPLAINED else numbers)
+    finished = study.get_trials(deepcopy=False)
     varied = _varied(finished)
     if not varied:
         raise SearchError(f"no decision of '{state.name}' varies among its finished trials", kind="empty")
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    by_metric = {}
+    by_metric: dict[str, dict[str, float]] = {}
     for index, objective in enumerate(state.objectives):
         if len({trial.values[index] for trial in finished}) == 1:  # Optuna raises RuntimeError
             by_metric[objective.metric] = dict.fromkeys(varied, 0.0)
@@ -129,40 +158,55 @@ def importances(state: State) -> dict[str, dict[str, float]]:
             f"{', '.join(by_metric)}: no decision explains a difference that is not there",
             kind="empty",
         )
-    return by_metric
+    return Importances(by_metric, len(finished), count, study)
 
 
-def write_figures(state: State, folder: Path) -> list[Path]:
-    """Optuna's figures as pages that need no network: importance, slice, parallel coordinates and contour.
+class _Known(optuna.importance.BaseImportanceEvaluator):  # type: ignore[misc]
+    """Gives Optuna's figure the shares that are computed already."""
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        self._shares = shares
+
+    def evaluate(self, study: Any, params: Any = None, *, target: Any = None) -> dict[str, float]:
+        """Return the shares, whatever the study."""
+        return dict(self._shares)
+
+
+def write_figures(state: State, ranked: Importances, folder: Path) -> list[Path]:
+    """Write Optuna's figures as pages that need no network: importance, slice, parallel coordinates and contour.
+
+    The title of the importance says which trials it is computed from; the other figures show all of them.
 
     Args:
         state: of the experiment.
+        ranked: its importances.
         folder: made if it is missing.
 
     Returns:
         The files; those of a second objective carry its name.
 
     Raises:
-        SearchError: as `importances`, or plotly is missing.
+        SearchError: plotly is missing.
     """
     visualization = optuna.visualization
     if not visualization.is_available():
         raise SearchError(
             "Optuna's figures need the package plotly; run: pip install 'nasforge[dashboard]'", kind="missing"
         )
-    ranked = importances(state)
     study = study_of(state)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for index, (metric, shares) in enumerate(ranked.items()):
+    for index, (metric, shares) in enumerate(ranked.shares.items()):
         if not any(shares.values()):
             continue
         params = list(shares)
         more: dict[str, Any] = {"target": _target(index), "target_name": metric}
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        known: dict[str, Any] = {"evaluator": _Known(shares), "params": params}
+        importance = visualization.plot_param_importances(ranked.study, **known, **more)
+        importance.update_layout(title=f"Importance of decisions (fANOVA), {ranked.basis}")
         alone, label = _of_one_objective(study, index, metric)
         figures = {
-            "importance": visualization.plot_param_importances(study, evaluator=evaluator, params=params, **more),
+            "importance": importance,
             "slice": visualization.plot_slice(study, params=params, **more),
             "parallel_coordinate": visualization.plot_parallel_coordinate(alone, params=params, target_name=label),
         }
@@ -175,13 +219,25 @@ def write_figures(state: State, folder: Path) -> list[Path]:
     return files
 
 
+def _deepest(state: State) -> int:
+    """Return the steps of the trials of the last rung."""
+    return max((trial.result.steps_done for trial in state.finished() if trial.result), default=0)
+
+
+def _is_whole(trial: Trial, deepest: int) -> bool:
+    """Return whether a trial has a point and finished the last rung, which has `deepest` steps."""
+    result = trial.result
+    measured = trial.architecture is not None and result is not None and trial.status == "finished"
+    return measured and result is not None and result.usable and result.steps_done == deepest
+
+
 def _frozen(state: State, trial: Trial, space: SearchSpace, deepest: int) -> FrozenTrial:
     architecture, result = trial.architecture, trial.result
     assert architecture is not None  # noqa: S101  (the caller asked)
     open_ = {key: space.domains[key] for key in architecture.values if space.domains[key].size > 1}
     metrics = trial.metrics
     status = trial.status
-    whole = result is not None and status == "finished" and result.usable and result.steps_done == deepest
+    whole = _is_whole(trial, deepest)
     if whole:
         reached = TrialState.COMPLETE
     else:  # a finished trial of a lower rung cannot be compared with those of the last one

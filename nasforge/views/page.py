@@ -10,6 +10,7 @@ from typing import Any
 
 from nasforge.views.answers import Confusion, Mistake
 from nasforge.views.plain import plain
+from nasforge.views.results import kind_text
 from nasforge.views.svg import STYLE
 from nasforge.views.texts import metric_text, share_text
 
@@ -115,9 +116,14 @@ def commands(rows: Sequence[tuple[str, str]]) -> str:
     return f"<dl>{lines}</dl>" if rows else ""
 
 
-def confusion(matrix: Confusion) -> str:
-    """Return the table of confusions, or for many classes the pairs that are confused most often."""
-    parts = [f"<p>{matrix.right:,} of {matrix.images:,} images are right.</p>"]
+def confusion(matrix: Confusion, note: str = "") -> str:
+    """Return the table of confusions, or for many classes the pairs that are confused most often.
+
+    Args:
+        matrix: on the test split.
+        note: a sentence on whose answers these are.
+    """
+    parts = [f"<p>{matrix.right:,} of {matrix.images:,} images are right. {escape(note)}</p>"]
     if matrix.cells:
         head = "".join(f'<th scope="col">{escape(name)}</th>' for name in matrix.names)
         lines = "".join(
@@ -132,7 +138,7 @@ def confusion(matrix: Confusion) -> str:
         )
     items = "".join(
         f"<li>{escape(truth)} is taken for {escape(taken)}: {count:,} image{'s' * (count != 1)}</li>"
-        for count, truth, taken in matrix.wrong
+        for count, truth, taken in matrix.listed
     )
     return "".join([*parts, f"<ul>{items}</ul>" if items else ""])
 
@@ -159,7 +165,7 @@ def tested(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
     cells = [
         [
             row["name"],
-            row["kind"],
+            kind_text(row["kind"]),
             metric_text(row["value"]),
             "–" if row["low"] is None else f"{metric_text(row['low'])} to {metric_text(row['high'])}",
             str(row["n"] or "–"),

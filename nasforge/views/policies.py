@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import TrainShared
 from nasforge.experiment.state import State
+from nasforge.views.rounding import percent
 from nasforge.views.survival import option_texts
 from nasforge.views.svg import Axis, Plot, Point, missing
 
@@ -64,10 +65,10 @@ def entropy_chart(noted: Sequence[Noted]) -> str:
     plot = Plot(
         "Entropy of the policy over the trials",
         Axis.of("trial", [number for number, _ in rows], whole=True),
-        Axis("entropy", 0.0, 1.0, text=_percent),
+        Axis("entropy", 0.0, 1.0, text=percent),
         height=260,
     )
-    plot.points("other", [Point(x, y, f"trial {x:.0f}: {y:.0%}") for x, y in rows], radius=2, thin=200)
+    plot.points("other", [Point(x, y, f"trial {x:.0f}: {percent(y)}") for x, y in rows], radius=2, thin=200)
     means = [(fmean(x for x, _ in window), fmean(y for _, y in window)) for window in _windows(rows)]
     plot.line("best", means, name="mean entropy of the decisions")
     return plot.svg()
@@ -97,14 +98,14 @@ def policy_chart(noted: Sequence[Noted], space: SearchSpace, key: str) -> str:
     plot = Plot(
         f"Probabilities of the options of {key} over the trials",
         Axis.of("trial", [x for x, _ in windows], whole=True),
-        Axis("probability", 0.0, 1.0, text=_percent),
+        Axis("probability", 0.0, 1.0, text=percent),
         width=420,
         height=260,
     )
     below = [0.0] * len(windows)
     for place, option in enumerate(drawn):
         above = [low + chances[option] for low, (_, chances) in zip(below, windows, strict=True)]
-        title = f"{names[option]}: {windows[0][1][option]:.0%} at first, {windows[-1][1][option]:.0%} at last"
+        title = f"{names[option]}: {percent(windows[0][1][option])} at first, {percent(windows[-1][1][option])} at last"
         _area(plot, f"s{place}", windows, below, above, names[option], title)
         below = above
     if len(drawn) < count:
@@ -135,7 +136,3 @@ def _windows(rows: Sequence[_Row]) -> list[Sequence[_Row]]:
     """Cut rows into at most `_WINDOWS` parts of equal length."""
     size = math.ceil(len(rows) / _WINDOWS)
     return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for
-from nasforge.core.metrics import title_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
@@ -26,9 +25,26 @@ from nasforge.views.answers import (
 from nasforge.views.groups import label_of
 from nasforge.views.network_svg import cells_svg
 from nasforge.views.reader import Reader
-from nasforge.views.results import bars_of_test, commands_for, measure_of, networks_on_test, outcome_sentence, remarks
+from nasforge.views.results import (
+    bars_of_test,
+    commands_for,
+    measure_of,
+    networks_on_test,
+    note_on_seeds,
+    outcome_sentence,
+    remarks,
+)
 from nasforge.views.svg import number_text
-from nasforge.views.texts import metric_text, seconds_text, share_text, size_text, status_text, value_text, when_text
+from nasforge.views.texts import (
+    metric_name,
+    metric_text,
+    seconds_text,
+    share_text,
+    size_text,
+    status_text,
+    value_text,
+    when_text,
+)
 
 _TRIALS_BYTES = 500_000
 """Bytes of the trials that a click shows. Of the others the page names the command."""
@@ -82,18 +98,8 @@ def report_page(reader: Reader, extras: Extras) -> str:
         _front(state, shown),
         _best(state, shown),
         _curves(state, shown),
-        page.section(
-            "What mattered",
-            page.paragraph(
-                "The share of an objective's variance that each decision explains (fANOVA), over the finished trials "
-                "of the last rung.",
-                "dim",
-            ),
-            extras.importance,
-        )
-        if extras.importance
-        else "",
-        _errors(folder, state),
+        page.section("What mattered", extras.importance),
+        _errors(folder, state, note_on_seeds(tested)),
         _failures(state),
         _repeat(folder, state),
         '<aside id="detail" role="status" hidden></aside>',
@@ -167,7 +173,7 @@ def _front(state: State, shown: _Shown) -> str:
     rows = [(trial, [metric_text(trial.metric(x), x), metric_text(trial.metric(y), y)]) for trial in front or ()]
     hidden = len(rows) - _FRONT_ROWS
     rows = rows[:: max(1, -(-len(rows) // _FRONT_ROWS))]
-    listed = _trial_table((title_of(x), title_of(y)), rows, shown) if rows else ""
+    listed = _trial_table((metric_name(x), metric_name(y)), rows, shown) if rows else ""
     note = page.paragraph(f"The table has {len(rows)} of the {len(rows) + hidden} trials on it.", "dim")
     return page.section("Pareto front", chart, listed, note if hidden > 0 else "")
 
@@ -183,7 +189,7 @@ def _best(state: State, shown: _Shown) -> str:
     cells = cells_svg(best.architecture.model) if best.architecture else ""
     return page.section(
         "Best trials",
-        _trial_table([title_of(key) for key in known], ranked, shown),
+        _trial_table([metric_name(key) for key in known], ranked, shown),
         f"<h3>Decisions of trial {best.number}</h3>{page.pairs(decisions)}" if decisions else "",
         f'<div class="cells">{cells}</div>' if cells else "",
     )
@@ -210,14 +216,14 @@ def _curves(state: State, shown: _Shown) -> str:
     return page.section("Learning curves", charts.curves_chart(state, shown.link, metric, charts.summary))
 
 
-def _errors(folder: Path, state: State) -> str:
+def _errors(folder: Path, state: State, note: str) -> str:
     answers = read_answers(best_answers_file(folder), folder)
     if answers is None:
         return ""
     names = class_names(folder)
     return page.section(
         "Where the winner errs on the test split",
-        page.confusion(confusion_of(answers, names)),
+        page.confusion(confusion_of(answers, names), note),
         page.mistakes(surest_mistakes(answers, names, images_folder(state))),
     )
 
@@ -289,7 +295,7 @@ def _trials(folder: Path, state: State, shown: _Shown) -> dict[str, Any]:
         if size > _TRIALS_BYTES:
             break
     return {
-        "metrics": [title_of(key) for key in metrics],
+        "metrics": [metric_name(key) for key in metrics],
         "keys": keys,
         "options": [list(known) for known in options],
         "trials": trials,

@@ -10,23 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
-from nasforge.core.metrics import title_of
 from nasforge.core.trial import Measure
 from nasforge.core.trust import view
 from nasforge.experiment.state import State
 from nasforge.settings.search_command import search_words
 from nasforge.views.learnt import sentences_about
+from nasforge.views.rounding import percent, significant
 from nasforge.views.statistics import spread
 from nasforge.views.svg import Bar, bars
-from nasforge.views.texts import metric_text
+from nasforge.views.texts import metric_name, metric_text
 
 _SHARES = frozenset(
     f"test/{name}"
     for name in ("accuracy", "balanced_accuracy", "f1_macro", "precision_macro", "recall_macro", "roc_auc")
 )
 """Metrics between 0 and 1: an interval of theirs ends there."""
+_KIND_TEXTS = {
+    "trial": "found by the search",
+    "found": "found by the search",
+    "reference": "hand-designed network",
+    "random": "drawn at random from the search",
+    "sklearn": "baseline without a network",
+    "majority": "baseline: the same answer for every image",
+}
 _KINDS = ("trial", "reference", "random", "ensemble")
 """Kinds of networks in the order of the table, after the winner."""
+
+
+def kind_text(kind: str) -> str:
+    """Return what a network is, for people, from its kind in the rows of a search or a fit."""
+    return _KIND_TEXTS.get(kind, kind)
 
 
 def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
@@ -123,6 +136,18 @@ def measure_of(key: str) -> str:
     return key.partition("/")[2].replace("_", " ")
 
 
+def note_on_seeds(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the answers of the winner are, where its figure is a mean of several seeds; else empty.
+
+    Args:
+        rows: of `networks_on_test`.
+    """
+    won = next((row for row in rows if row["won"]), None)
+    if won is None or (won["n"] or 1) < 2:
+        return ""
+    return f"These are the answers of the network in best/, one of the {won['n']} that the mean above is of."
+
+
 def bars_of_test(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -> str:
     """Draw test results as bars with intervals; empty where there are none."""
     if not rows:
@@ -133,7 +158,7 @@ def bars_of_test(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -
         Bar(
             row["name"],
             row["value"],
-            f"{row['value']:.2%}" if row.get("metric", "test/accuracy") in _SHARES else f"{row['value']:.4g}",
+            percent(row["value"], 2) if row.get("metric", "test/accuracy") in _SHARES else significant(row["value"], 4),
             "best" if row["won"] else "finished",
             row["low"],
             row["high"],
@@ -163,7 +188,7 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
             return "The search runs. It has no result yet."
         return f"The search has no result: {state.why_no_best}."
     goals = [
-        f"{title_of(goal.metric)} {metric_text(best.metrics.get(goal.metric), goal.metric)}"
+        f"{metric_name(goal.metric)} {metric_text(best.metrics.get(goal.metric), goal.metric)}"
         for goal in state.objectives
     ]
     so_far = " so far" if standing == "running" else ""
@@ -191,7 +216,7 @@ def _test_sentence(won: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _shown(row: Mapping[str, Any], value: float) -> str:
-    return f"{value:.1%}" if row["metric"] in _SHARES else f"{value:.4g}"
+    return percent(value, 1) if row["metric"] in _SHARES else significant(value, 4)
 
 
 def remarks(state: State) -> list[str]:
@@ -237,6 +262,8 @@ def commands_for(folder: Path, state: State) -> list[tuple[str, str]]:
     if best is None:
         return [*commands, ("See all of it", command_for(folder, "show"))]
     number = str(best.number)
+    if (folder / "best" / "network.json").is_file():
+        commands.append(("Name the class of new images", command_for(folder, "predict", "image.jpg")))
     commands.append(("Repeat the best trial and compare", command_for(folder, "show", "--trial", number, "--rerun")))
     if state.header.config.get("data") is not None:  # a table has no images to train on
         commands.append(("Retrain the best from scratch and test it", command_for(folder, "retrain")))

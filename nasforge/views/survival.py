@@ -11,6 +11,7 @@ from nasforge.core.space import Choice, Domain, SearchSpace
 from nasforge.experiment.state import State
 from nasforge.strategies.choosers import at
 from nasforge.strategies.options import BINS, count, option_of
+from nasforge.views.rounding import percent
 from nasforge.views.svg import Axis, Plot, Point, cut, missing, number_text
 
 _WINDOWS = 24
@@ -29,15 +30,51 @@ def option_texts(domain: Domain) -> list[str]:
 
 def survival_chart(state: State, key: str) -> str:
     """Draw how often each option of a decision was proposed, over the search; ranges are cut into a few parts."""
-    domain = SearchSpace.from_json(state.header.config["space"]).domains[key]
-    trials = [t for t in state.trials.values() if t.architecture and key in t.architecture.values]
-    asked = [option_of(domain, t.architecture.values[key]) for t in trials if t.architecture]
+    domain, asked = _asked(state, key)
     options = sorted(option for option, _ in Counter(asked).most_common(_MOST_OPTIONS))
-    if len(options) < 2:
-        return missing(f"{key} has not varied.")
     texts = option_texts(domain)
+    if len(options) < 2:
+        return missing(_unvaried(key, [texts[option] for option in options], len(asked)))
     rows = {texts[option]: [(place, share) for place, share in _shares(asked, option)] for option in options}
     return shares_chart(f"Share of the options of {key} in the proposals", "proposal", rows)
+
+
+def nothing_to_draw(state: State, key: str) -> str:
+    """Return one sentence on a decision that has not varied and that no finished trial has; empty for any other."""
+    if any(key in t.architecture.values for t in state.finished() if t.architecture):
+        return ""
+    domain, asked = _asked(state, key)
+    options = sorted(set(asked))
+    if len(options) > 1:
+        return ""
+    texts = option_texts(domain)
+    sentence = _unvaried(key, [texts[option] for option in options], len(asked))
+    if not asked:
+        return sentence
+    unfinished = "Of these none has finished." if len(asked) > 1 else "It has not finished."
+    return f"{sentence} {unfinished}"
+
+
+def _asked(state: State, key: str) -> tuple[Domain, list[int]]:
+    """Return the domain of a decision, and the index of its option in every trial that has it, in order of number."""
+    domain = SearchSpace.from_json(state.header.config["space"]).domains[key]
+    trials = [t for t in state.trials.values() if t.architecture and key in t.architecture.values]
+    return domain, [option_of(domain, t.architecture.values[key]) for t in trials if t.architecture]
+
+
+def _unvaried(key: str, options: Sequence[str], trials: int) -> str:
+    """Return the sentence on a decision of which at most one option was proposed.
+
+    Args:
+        key: of the decision.
+        options: that were proposed.
+        trials: number of trials that have the decision.
+    """
+    if not options:
+        return f"No trial has {key} so far."
+    return (
+        f"{key} is {options[0]} in {f'all {trials:,} trials' if trials > 1 else 'the only trial'} with this decision."
+    )
 
 
 def shares_chart(label: str, across: str, rows: Mapping[str, Sequence[tuple[float, float]]]) -> str:
@@ -52,7 +89,7 @@ def shares_chart(label: str, across: str, rows: Mapping[str, Sequence[tuple[floa
     plot = Plot(
         label,
         Axis.of(across, [0, *places], whole=True),
-        Axis("share", 0.0, 1.0, text=lambda value: f"{value:.0%}"),
+        Axis("share", 0.0, 1.0, text=percent),
         width=420,
         height=260,
     )

@@ -11,6 +11,8 @@ from html import escape, unescape
 from itertools import pairwise
 from pathlib import Path
 
+from nasforge.views.rounding import significant
+
 STYLE = Path(__file__).with_name("svg.css")
 """The style sheet of all figures, for light and dark pages."""
 
@@ -26,10 +28,10 @@ def number_text(value: float) -> str:
         return "–"
     for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= bound:
-            return f"{value / bound:.3g}{unit}"
+            return f"{significant(value / bound, 3)}{unit}"
     if value and abs(value) < 1e-3:
         return f"{value:.1e}"
-    return f"{value:.4g}"
+    return significant(value, 4)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Axis:
             low = 0.0
         room = 0.0 if whole else 0.04 * (high - low)
         if high == low:
-            room = 1.0 if whole else 0.1 * abs(high) or 1.0
+            room = 1.0 if whole else 0.02 * abs(high) or 1.0
         return Axis(title, low if (zero and low == 0) or whole else low - room, high + room, whole=whole)
 
     def share(self, value: float) -> float:

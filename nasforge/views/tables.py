@@ -93,11 +93,6 @@ def unit_of(state: State) -> Unit:
     return state.ladder[-1].unit
 
 
-def all_trials(state: State) -> list[dict[str, Any]]:
-    """Every trial in order of number."""
-    return [row(state.trials[number], unit_of(state)) for number in sorted(state.trials)]
-
-
 def leaderboard(state: State, top: int | None = None) -> list[dict[str, Any]]:
     """Finished trials, best first, with their `rank` from 1; `top` limits how many."""
     ranking = state.ranking()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 
-from nasforge.core.metrics import form_of
+from nasforge.core.metrics import form_of, title_of
+from nasforge.views.rounding import fixed, percent, significant
 from nasforge.views.svg import number_text
 
 
@@ -32,13 +33,19 @@ def metric_text(value: float | None, key: str = "") -> str:
     if form_of(key) == "seconds":
         return seconds_text(value)
     if key.startswith("cost/"):
-        return number_text(float(f"{value:.3g}"))
-    return f"{value:.4f}" if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
+        return number_text(float(significant(value, 3)))
+    return fixed(value, 4) if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
+
+
+def metric_name(key: str) -> str:
+    """Return a metric's name next to a text of `metric_text`, which has the unit of a time."""
+    name = title_of(key)
+    return name.removesuffix(" (s)") if form_of(key) == "seconds" else name
 
 
 def share_text(share: float | None) -> str:
     """Return a share in percent."""
-    return "–" if share is None else f"{share:.0%}"
+    return "–" if share is None else percent(share)
 
 
 def bytes_text(size: int) -> str:

@@ -13,6 +13,7 @@ from nasforge.core.events import Asked, Checked, Event, Header, Interrupted, Rep
 from nasforge.core.trial import Score, TrainShared
 from nasforge.experiment.journal import JOURNAL, parse
 from nasforge.experiment.state import State
+from nasforge.views.rounding import percent
 from nasforge.views.tables import steps_of
 
 TRACEBACK = "traceback.txt"
@@ -107,7 +108,7 @@ def _line(event: Event, at: float | None, unit: str) -> LogLine:
                 error = event.result.error
                 text = "; ".join(filter(None, [f"failed by {error.cause}: {error.message}", error.advice]))
             for limit, excess in event.result.violations.items():
-                text += f"; {limit} is exceeded by {excess:.1%}"
+                text += f"; {limit} is exceeded by {percent(excess, 1)}"
         case Interrupted():
             text = f"attempt {event.attempt} ends: the driver stopped on request"
     return LogLine(at, event.kind, text, metrics)

@@ -140,3 +140,7 @@ def test_the_command_skips_files_that_cannot_be_read(runs, capfd, tmp_path):
     explained, unreadable = json.loads(capfd.readouterr().out)
     assert explained["image"] == str(new / "dog.png") and explained["answer"] in ("cat", "dog")
     assert unreadable["image"] == str(new / "broken.png") and unreadable["error"]
+    assert cli.main(["explain", "s", str(new / "broken.png"), "--runs-dir", str(runs), "--json"]) == 1
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["error"].startswith(f"{new / 'broken.png'}: ")
+    assert (printed["kind"], printed["key"]) == ("unreadable", "images")

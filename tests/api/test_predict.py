@@ -127,6 +127,15 @@ def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
     head, *rows = capfd.readouterr().out.splitlines()
     assert head == "file,class,probability,unsure,error,probability of cat,probability of dog" and len(rows) == 3
     assert cli.main([*words, "--csv", "--json"]) == 2
+    capfd.readouterr()
+    bad, none = str(tmp_path / "bad.png"), str(tmp_path / "none.jpg")
+    assert cli.main(["predict", "plain", bad, "--json", "--runs-dir", str(runs)]) == 1
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["error"].startswith(f"{bad}: ") and (printed["kind"], printed["key"]) == ("unreadable", "images")
+    assert cli.main(["predict", "plain", bad, none, "--json", "--runs-dir", str(runs)]) == 1
+    printed = json.loads(capfd.readouterr().out)
+    assert set(printed) == {"error", "kind", "key", "problems"} and bad in printed["error"]
+    assert [problem["error"].partition(": ")[0] for problem in printed["problems"]] == [bad, none]
     assert cli.main(["predict", "plain", str(tmp_path / "good.png"), "--runs-dir", str(runs)]) == 0
 
 

@@ -123,12 +123,17 @@ def test_show_lists_the_searches_of_a_campaign(place: Path, capfd: Any) -> None:
     assert [search["experiment"] for search in printed["searches"]] == [
         *("evolution-s0", "evolution-s1", "random-s0", "random-s1")
     ]
+    aims = ("--evaluator", "cli_toys:planted", "--runner", "local", "--max-trials", "2", "--tracking-uri", "none")
+    other = ("search", "nested.yaml", *aims, "--objective", "min:time/worker_s", "--runs-dir", str(place / "runs/camp"))
+    assert nasforge(capfd, *other, "--name", "fast")[0] == 0
+    rows = {line.split()[1]: line for line in nasforge(capfd, "show", "camp")[1].splitlines() if "│" in line}
+    assert "min:time/worker_s" in rows["fast"] and "max:val/accuracy" in rows["random-s1"], "a metric for each number"
     (place / "runs" / "camp" / "random-s0" / "journal.jsonl").write_text("nonsense\n")
     code, out, _ = nasforge(capfd, "show", "camp")
     assert code == 0 and "cannot be read" in out, "a broken search is one bad row"
     for words in (["show", "camp", "--trial", "1"], ["show", "camp", "--importance"], ["export", "camp"]):
         code, _, err = nasforge(capfd, *words)
-        assert code == 2 and "'camp' is a campaign of 4 searches" in err
+        assert code == 2 and "'camp' is a campaign of 5 searches" in err
         assert f"--runs-dir {place / 'runs' / 'camp'}" in err
     code, _, err = nasforge(capfd, "show", "cmap")
     assert code == 2 and "did you mean 'camp'" in err

@@ -38,6 +38,16 @@ def test_an_empty_folder_says_how_to_begin(place, capfd):
     assert cli.main(["list", "--json"]) == 0 and json.loads(capfd.readouterr().out) == {"experiments": []}
 
 
+def test_a_folder_that_is_named_and_missing_is_a_mistake(place, capfd):
+    assert cli.main(["list", "--runs-dir", "nowhere"]) == 2
+    assert "--runs-dir nowhere: there is no such folder" in capfd.readouterr().err
+    assert cli.main(["list", "--runs-dir", "nowhere", "--json"]) == 2
+    printed = json.loads(capfd.readouterr().out)
+    assert (printed["kind"], printed["key"]) == ("missing", "runs_dir")
+    (place / "nowhere").mkdir()
+    assert cli.main(["list", "--runs-dir", "nowhere"]) == 0
+
+
 def test_what_cannot_be_read_is_one_sentence(place, capfd):
     (place / "runs" / "broken").mkdir(parents=True)
     (place / "runs" / "broken" / "journal.jsonl").write_text("no json\n")

@@ -66,6 +66,27 @@ def test_home_lists_everything_and_filters_and_sorts(made: Path) -> None:
     assert "Best so far" in page(browser, "/camp:random-s0/search")
 
 
+def test_no_two_metrics_stand_under_one_heading_without_a_word(made: Path) -> None:
+    accuracy, loss = "validation accuracy", "validation loss"
+    browser = client(made.parent)
+    text = page(browser, "/")
+    assert f">best: {accuracy}</a>" in text and "0.8700</td>" in text
+    write(
+        made.parent / "losses", [header("losses", objectives=["min:val/loss", "min:cost/flops"]), *trial(0), *trial(1)]
+    )
+    text = page(browser, "/")
+    assert ">best</a>" in text
+    assert (
+        f'0.8700<br><span class="dim">{accuracy}</span>' in text
+        and f'0.3333<br><span class="dim">{loss}</span>' in text
+    )
+    assert f">best: {loss}</a>" in page(browser, "/?q=losses")
+    write(made.parent / "other", [header("other"), *trial(2)])
+    text = page(browser, "/?sort=best&down=1")
+    places = [text.index(f'href="/{name}"') for name in ("losses", "made", "other")]
+    assert places == sorted(places), "in groups of one metric"
+
+
 def _campaign(folder: Path) -> Path:
     """A campaign of two strategies with three seeds each; evolution is better by .05."""
     for name, gain in (("random", 0.0), ("evolution", 0.05)):
@@ -174,6 +195,13 @@ def test_search_shows_progress_front_failures_and_advice(made: Path) -> None:
         assert "charged" in page(client(made.parent), f"/made/search?over={over}&x=cost/params&y=val/loss")
 
 
+def test_a_decision_without_any_drawing_is_one_sentence(tmp_path: Path) -> None:
+    write(tmp_path / "made", [header(), *trial(0, "failed")])
+    text = page(client(tmp_path), "/made/importance")
+    assert "model.width is 8 in the only trial with this decision. It has not finished." in text
+    assert "No finished trial has" not in text and text.count('class="missing"') == 5, "three decisions, two figures"
+
+
 def test_a_figure_of_a_plug_in_is_linked_drawn_and_may_break(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nasforge import registry
 
@@ -274,6 +302,8 @@ def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: 
         and "nasforge show made --trial 7 --rerun" in text
         and "The reference ResNet-8-x0.5 reaches 90.0%. The reference VGG-16-BN-x0.1 reaches 80.0%." in text
     )
+    for words in ("found by the search", "hand-designed network", "nasforge predict made image.jpg", ">seeds</th>"):
+        assert words in text, words
     answer = browser.get("/made/files/best/network.json")
     assert answer.text == "{}" and "attachment" in answer.headers["content-disposition"]
     for path in ("best/out", "journal.jsonl", "..%2Fmade%2Fjournal.jsonl", "best/../journal.jsonl"):
@@ -306,6 +336,8 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
             "at": 2.0,
             "used": 1.0,
         },
+        {"kind": "decision", "name": "trainings", "value": {"steps": 9}, "reason": "9 steps of 2 ms", "used": 1.0},
+        {"kind": "chosen", "winner": "network", "reason": "ahead of all", "at": 2.5, "used": 1.5},
         {"kind": "tested", "what": "w", "figures": {"name": "network"}, "at": 3.0, "used": 2.0},
         {"kind": "finished", "content": content, "at": 4.0, "used": 3.0},
     ]
@@ -316,7 +348,17 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     text = page(browser, "/photos")
     for words in ("75.0%", "SVM", "3 of 4 images", "dog is taken for cat: 1", "classes are even", "finished"):
         assert words in text, words
-    assert "0.7500" in page(browser, "/")
+    for words in (
+        "baseline without a network",
+        "9 steps of 2 ms",
+        "ahead of all",
+        "data <b>photos</b>",
+        "3.0 s</b> elap",
+    ):
+        assert words in text, words
+    assert ">seeds</th>" not in text and "{&#39;steps" not in text
+    home = page(browser, "/")
+    assert "0.7500" in home and ">test: accuracy</a>" in home
     assert "0.7500</b> on the test split" in text and "0.7083" not in text, "the fit's network, not a later retraining"
     assert "test image 3" in text and "data:image/jpeg" not in text and "Nothing was learnt" not in text
     (tmp_path / "images" / "dog").mkdir(parents=True)
@@ -358,6 +400,7 @@ def test_the_headline_has_the_test_accuracy_of_the_sentence(tmp_path: Path) -> N
     text = page(client(tmp_path), "/first")
     assert "The best network reaches 70.0% accuracy on the test split" in text
     assert "0.7000</b> on the test split" in text
+    assert " interrupted</li>" not in text, "no trial is, and none runs"
 
 
 def test_new_events_show_up_and_a_long_journal_is_read_in_pieces(made: Path) -> None:

@@ -123,7 +123,7 @@ def _read(folder: Path) -> None:
         assert f"{JOURNAL}:" in str(error) or "schema version" in str(error), f"no file and line: {error}"
         assert [row["experiment"] for row in tables.experiments(folder.parent)] == [folder.name]
         return
-    tables.summary(state), tables.leaderboard(state), tables.pareto_front(state), tables.all_trials(state)
+    tables.summary(state), tables.leaderboard(state), tables.pareto_front(state)
     noted, outcomes = policies.policies_of(state), forecasts.outcomes_of(state)
     policies.entropy_chart(noted), policies.most_decided(noted), forecasts.coverage(outcomes)
     tables.failures(state), tables.best_so_far(state), tables.learning_curves(state), tables.steps_of(state)

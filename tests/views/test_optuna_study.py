@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -11,12 +12,14 @@ import pytest
 from expecting import raises
 from optuna.trial import TrialState
 
+from nasforge.api.report import report
 from nasforge.cli import app as cli
 from nasforge.core.errors import SearchError, TrackingError
 from nasforge.core.trial import Result
 from nasforge.experiment.state import load_state
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 from nasforge.views import optuna_study
+from nasforge.views.importance import importance_drawing
 from nasforge.views.optuna_study import importances, study_of, write_figures, write_study
 
 
@@ -53,12 +56,49 @@ def test_many_trials_are_sampled_for_the_importance(tmp_path, monkeypatch):
         return real(study, **options)
 
     monkeypatch.setattr(optuna.importance, "get_param_importances", counted)
-    whole = importances(state)["val/accuracy"]
+    all_ranked = importances(state)
+    whole = all_ranked.shares["val/accuracy"]
+    assert all_ranked.basis == "from all 40 finished trials"
     monkeypatch.setattr("nasforge.views.optuna_study.MOST_EXPLAINED", 30)
-    sampled = importances(state)["val/accuracy"]
+    ranked = importances(state)
+    sampled = ranked.shares["val/accuracy"]
     assert counts == [40, 30] and whole.keys() == sampled.keys() and sampled != whole
-    assert importances(state)["val/accuracy"] == sampled
+    assert importances(state).shares["val/accuracy"] == sampled
     assert max(sampled, key=sampled.get) == max(whole, key=whole.get)
+
+
+def test_the_report_the_dashboard_and_the_figures_say_of_which_sample_the_importance_is(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nasforge.views.optuna_study.MOST_EXPLAINED", 30)
+    state = searched(tmp_path, trials=40)
+    shares = importances(state).shares["val/accuracy"]
+    sentence = "from a random sample of 30 of 40 finished trials"
+    drawing = importance_drawing(state)
+    assert f"explains (fANOVA), computed {sentence}." in drawing
+    assert all(f">{key}</text>" in drawing for key in shares)
+    assert drawing in report("toy").read_text()
+    assert cli.main(["show", "toy", "--importance", "--json"]) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["importance_of"] == {"trials": 30, "finished": 40}
+    assert printed["importance"] == {"val/accuracy": pytest.approx(shares)}
+    assert sentence in (tmp_path / "runs/toy/figures/importance.html").read_text()
+    assert cli.main(["show", "toy", "--importance"]) == 0
+    assert f"It is computed {sentence}." in capfd.readouterr().out
+
+
+def test_the_figure_of_optuna_shows_the_shares_that_are_printed(tmp_path, monkeypatch):
+    state = searched(tmp_path, trials=12)
+    ranked = importances(state)
+    drawn = []
+    real = optuna.visualization.plot_param_importances
+    monkeypatch.setattr(
+        optuna.visualization, "plot_param_importances", lambda *a, **k: drawn.append(real(*a, **k)) or drawn[-1]
+    )
+    monkeypatch.setattr(optuna.importance.FanovaImportanceEvaluator, "evaluate", None)  # it would take seconds again
+    write_figures(state, ranked, tmp_path / "figures")
+    (bars,) = drawn[0].data
+    assert dict(zip(bars.y, bars.x, strict=True)) == pytest.approx(ranked.shares["val/accuracy"])
+    assert drawn[0].layout.title.text == "Importance of decisions (fANOVA), from all 12 finished trials"
 
 
 def test_the_study_says_what_the_journal_says(tmp_path):
@@ -96,11 +136,11 @@ def test_a_storage_is_written_again(tmp_path):
 
 
 def test_what_matters_is_found(tmp_path):
-    shares = importances(searched(tmp_path, trials=40))["val/accuracy"]
+    shares = importances(searched(tmp_path, trials=40)).shares["val/accuracy"]
     assert set(list(shares)[:2]) == {"model.depth", "model.width"}  # the conditional kernel has none
     assert set(shares) == {"model.block", "model.depth", "model.width", "train.learning_rate"}
     assert math.isclose(sum(shares.values()), 1.0) and shares["train.learning_rate"] < 0.15
-    two = importances(searched(tmp_path, name="two", objectives=["val/accuracy", "cost/flops"]))
+    two = importances(searched(tmp_path, name="two", objectives=["val/accuracy", "cost/flops"])).shares
     assert next(iter(two["cost/flops"])) == "model.depth"
 
 
@@ -109,21 +149,25 @@ def test_too_little_to_say_anything(tmp_path):
         importances(searched(tmp_path, trials=2))
 
 
-def test_an_objective_that_never_differs_is_explained_by_nothing(tmp_path, monkeypatch):
+def test_an_objective_that_never_differs_is_explained_by_nothing(tmp_path):
     alike = {n: Result("finished", {"val/accuracy": 0.1}, steps_done=3) for n in range(6)}
     state = searched(tmp_path, trials=6, scripted=alike)
     with raises(SearchError, "empty", None, "all 6", "val/accuracy"):
         importances(state)
     two = searched(tmp_path, trials=6, scripted=alike, name="two", objectives=["val/accuracy", "cost/flops"])
-    shares = importances(two)
+    ranked = importances(two)
+    shares = ranked.shares
     assert set(shares["val/accuracy"].values()) == {0.0} and sum(shares["cost/flops"].values()) == pytest.approx(1)
-    monkeypatch.setattr(optuna_study, "importances", lambda state: {"val/accuracy": shares["val/accuracy"]})
-    assert write_figures(two, tmp_path / "figures") == []
+    drawing = importance_drawing(two)
+    assert "All 6 of these trials have the same validation accuracy." in drawing and drawing.count("<svg") == 1
+    alone = dataclasses.replace(ranked, shares={"val/accuracy": shares["val/accuracy"]})
+    assert write_figures(two, alone, tmp_path / "figures") == []
 
 
 def test_figures_are_pages_of_their_own(tmp_path, monkeypatch):
     state = searched(tmp_path, trials=8)
-    files = write_figures(state, tmp_path / "figures")
+    ranked = importances(state)
+    files = write_figures(state, ranked, tmp_path / "figures")
     assert [path.name for path in files] == [
         "importance.html",
         "slice.html",
@@ -134,7 +178,7 @@ def test_figures_are_pages_of_their_own(tmp_path, monkeypatch):
     assert "model.depth" in text and "<script src=" not in text  # shown without a network
     monkeypatch.setattr(optuna_study.optuna.visualization, "is_available", lambda: False)
     with raises(SearchError, "missing", None, "plotly", "pip install 'nasforge[dashboard]'"):
-        write_figures(state, tmp_path / "figures")
+        write_figures(state, ranked, tmp_path / "figures")
 
 
 @pytest.mark.parametrize("objective", ["max:val/accuracy", "min:val/accuracy"])

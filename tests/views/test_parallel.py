@@ -12,8 +12,9 @@ from made_journal import header, trial
 
 from nasforge.experiment.state import State, replay
 from nasforge.views import parallel
+from nasforge.views.charts import slice_chart
 from nasforge.views.parallel import parallel_chart
-from nasforge.views.survival import survival_chart
+from nasforge.views.survival import nothing_to_draw, survival_chart
 
 
 def _state(trials: int) -> State:
@@ -51,3 +52,25 @@ def test_two_trials_are_needed() -> None:
 def test_a_range_survives_in_parts() -> None:
     drawing = survival_chart(_state(40), "train.learning_rate")
     assert "0.1778 to 0.4217" in drawing and "residual" in survival_chart(_state(8), "model.block")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "sentence"),
+    [
+        ([], "No trial has model.block so far."),
+        (["failed"], "model.block is residual in the only trial with this decision. It has not finished."),
+        (["failed"] * 3, "model.block is residual in all 3 trials with this decision. Of these none has finished."),
+        (["finished"], ""),
+        (["failed"] * 4, ""),
+    ],
+)
+def test_one_sentence_stands_for_a_decision_without_any_drawing(statuses: list[str], sentence: str) -> None:
+    state = replay([header(), *(event for n, status in enumerate(statuses) for event in trial(n, status))])
+    assert nothing_to_draw(state, "model.block") == sentence
+
+
+def test_what_cannot_be_drawn_of_a_decision_is_said() -> None:
+    assert "model.block is residual in the only trial with this decision." in survival_chart(_state(1), "model.block")
+    assert "No finished trial has validation ROC AUC and model.block." in slice_chart(
+        _state(1), _link, "model.block", "val/roc_auc"
+    )

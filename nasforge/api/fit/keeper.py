@@ -10,6 +10,7 @@ from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import JournalError, StopNow, TimeOver
 from nasforge.core.events import Checked, Event, Reported, Told
 from nasforge.experiment.experiment import Experiment
+from nasforge.views.rounding import fixed
 
 _NEVER_STOPPED = 3
 """Trials that must have come as far before ASHA stops one."""
@@ -131,12 +132,12 @@ class Keeper:
                 f"candidate {number} was much slower than forecast: its trainings ended early, and no other is tried. "
                 "Give more --time"
             )
-        figures = {key: result.metrics[key] for key in _SHOWN if key in result.metrics}
-        shown = ", ".join(f"{_SHOWN[key]} {value:.3f}" for key, value in figures.items())
+        figures = [f"{_SHOWN[key]} {fixed(result.metrics[key], 3)}" for key in _SHOWN if key in result.metrics]
         best = " (best so far)" if self._experiment.state.best is trial else ""
         cause = "" if result.error is None else f": {result.error.message}"
+        shown = ", ".join([f"{result.status}{cause}", *figures])
         left = max(0.0, self._end - self._log.used)
-        self._say(f"candidate {number}: {result.status}{cause}, {shown}{best}; {left:.0f} s left for the search")
+        self._say(f"candidate {number}: {shown}{best}; {left:.0f} s left for the search")
 
     def _stop(self) -> None:
         assert self._experiment is not None  # noqa: S101

@@ -23,6 +23,7 @@ from nasforge.views.fit_remarks import more_photos, warnings_on
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write
+from nasforge.views.rounding import fixed, percent
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
@@ -65,9 +66,9 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
     low, high = row["test_ci95"]["accuracy"]
     parts = [f'<p class="problem">{html.escape(text)}</p>' for text in warnings_on(content)]
     parts.append(
-        f'<p class="lead">{html.escape(row["name"])}: {row["test"]["accuracy"]:.1%} of '
+        f'<p class="lead">{html.escape(row["name"])}: {percent(row["test"]["accuracy"], 1)} of '
         f"{content['split']['test']} test images are right (95 % interval "
-        f"{low:.1%} to {high:.1%}), {row['params'] or 0:,.0f} parameters, "
+        f"{percent(low, 1)} to {percent(high, 1)}), {row['params'] or 0:,.0f} parameters, "
         f"{(row['flops'] or 0) / 1e6:.1f} M multiply-adds an image.</p>"
     )
     return parts
@@ -79,9 +80,9 @@ def _rows(content: Mapping[str, Any]) -> str:
     header += ["accuracy (test), 95\u00a0%", "params", "flops", "seconds"]
     body = []
     for row in content["rows"]:
-        cells = [row["name"], *(f"{row[split][name]:.3f}" for split in ("val", "test") for name in METRICS)]
+        cells = [row["name"], *(fixed(row[split][name], 3) for split in ("val", "test") for name in METRICS)]
         low, high = row["test_ci95"]["accuracy"]
-        cells += [f"{low:.3f} to {high:.3f}"]
+        cells += [f"{fixed(low, 3)} to {fixed(high, 3)}"]
         cells += ["–" if row[key] is None else f"{row[key]:,.0f}" for key in ("params", "flops")]
         body.append([*cells, f"{row['seconds']:.1f}"])
     won = [index for index, row in enumerate(content["rows"]) if row["name"] == content["winner"]]
@@ -127,9 +128,8 @@ def _errors(work: Work, answers: Path) -> list[str]:
     parts = list[str]()
     if len(names) > MOST_IN_MATRIX:
         ranks = (probabilities > probabilities[np.arange(len(truth)), truth][:, None]).sum(1)
-        parts.append(
-            f"<p>The right class is among the {_TOP} most likely for {(ranks < _TOP).mean():.1%} of the images.</p>"
-        )
+        share = percent((ranks < _TOP).mean(), 1)
+        parts.append(f"<p>The right class is among the {_TOP} most likely for {share} of the images.</p>")
         parts += _pairs(confusions(truth, probabilities, _MOST_PAIRS), names)
     else:
         parts.append(page.confusion(confusion_of(stored, names)))
@@ -180,7 +180,7 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
     for line in work.inspection_lines:
         parts.append(f"<p>{html.escape(line)}</p>")
     if sentence := more_photos(content):
-        points = ", ".join(f"{p['accuracy']:.1%} from {p['images']} images" for p in content["learning_curve"])
+        points = ", ".join(f"{percent(p['accuracy'], 1)} from {p['images']} images" for p in content["learning_curve"])
         parts.append(f"<p>{html.escape(sentence)}. Learning curve, on images that were not trained on: {points}.</p>")
     if content["confused"]:
         parts.append("<p>Classes that are confused, on images that the network had not seen:</p>")
@@ -189,7 +189,7 @@ def _findings(work: Work, content: Mapping[str, Any]) -> list[str]:
         pictures = [
             _figure(
                 np.asarray(work.pool.pixels[d["place"]]),
-                f"{d['file']}: labelled {d['label']}, probably {d['likely']} ({d['probability']:.0%})",
+                f"{d['file']}: labelled {d['label']}, probably {d['likely']} ({percent(d['probability'])})",
             )
             for d in content["doubtful"][:12]
         ]

@@ -26,6 +26,7 @@ from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import yardsticks_of
 from nasforge.data.npz import write_npz
 from nasforge.data.split import Split
+from nasforge.views.rounding import fixed
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Answered, Work
@@ -221,7 +222,7 @@ def measure_yardsticks(work: Work) -> list[Answered]:
             name: judging.figures(work.truth, answers)[work.shown_metric] for name, answers in kept_answers.items()
         }
         best = max(values, key=lambda name: values[name])
-        work.say(f"best baseline: {best}, {metric_name(work.shown_metric)} {values[best]:.3f}")
+        work.say(f"best baseline: {best}, {metric_name(work.shown_metric)} {fixed(values[best], 3)}")
     entry = work.log.last("yardsticks")
     assert entry is not None  # noqa: S101
     with np.load(kept, allow_pickle=False) as file:

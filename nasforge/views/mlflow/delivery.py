@@ -118,6 +118,8 @@ class Delivery:
         self._renamed: dict[str, str] = {}
         self._threads = _SERVER_THREADS if address_of(uri) else 1
         self._counting = threading.Lock()
+        self._saving = threading.Lock()
+        self._folded = 0  # runs that were to be written when the latest events were read
         with suppress(TrackingError, OSError):  # `deliver` reads them again, and says what is wrong
             self._read_ids()
 
@@ -134,6 +136,13 @@ class Delivery:
     def left(self) -> int:
         """Events in the journal that are not delivered."""
         return max(0, self._journal.total() - int(self._mine["delivered"]))
+
+    def unsent(self) -> int:
+        """Return about how many events are not sent: those of `left`, without the share that is written already."""
+        behind = self._runs.position - int(self._mine["delivered"])
+        if behind <= 0 or not self._folded:
+            return self.left()
+        return self.left() - behind + round(behind * len(self._writes) / self._folded)
 
     def command(self) -> str:
         """Return the command that delivers the rest."""
@@ -167,6 +176,7 @@ class Delivery:
                 if not events:
                     break
                 self._writes = self._runs.fold(events, skip=int(self._mine["delivered"]))
+                self._folded = len(self._writes)
             self._flush()
             if self._runs.position > self._mine["delivered"]:
                 self.events += self._runs.position - self._mine["delivered"]
@@ -514,8 +524,9 @@ class Delivery:
         self._refused[f"{name}/{key}"] = f"{place}: {reason(error, self.uri)}"
 
     def _save(self) -> None:
-        self._mine["open"] = {key: list(run) for key, run in self._open.items()}
-        write_ids(self._folder, self._ids)
+        with self._saving:  # the delivering thread, and the one that no longer waits for it
+            self._mine["open"] = {key: list(run) for key, run in dict(self._open).items()}
+            write_ids(self._folder, self._ids)
 
 
 def _tags(writes: Writes) -> dict[str, str]:

@@ -71,6 +71,7 @@ class MlflowTracker:
         self._wait_s = wait_s
         self._bell = threading.Event()
         self._closing = threading.Event()
+        self._ended = threading.Event()
         self._trouble = ""
         self._advice = ""
         self._thread: threading.Thread | None = None
@@ -97,11 +98,13 @@ class MlflowTracker:
         self._bell.set()
         trouble = ""
         try:
-            self._wait(self._thread)
+            self._wait()
         except KeyboardInterrupt:
             trouble = "stopped"
-        stuck = self._thread.is_alive()
+        stuck = not self._ended.is_set()
         left = self._delivery.left()
+        if stuck:
+            self._delivery.remember_end()
         if left or stuck:
             trouble = trouble or self._trouble or ("it does not answer in time" if stuck else "")
             first_step = f"{self._advice} first. " if self._advice else ""
@@ -114,21 +117,26 @@ class MlflowTracker:
             if message:
                 self._say(message)
 
-    def _wait(self, thread: threading.Thread) -> None:
-        """Wait for the delivery's end as long as it makes progress."""
+    def _wait(self) -> None:
+        """Wait for the delivery's end as long as it makes progress; a line tells how far it is, where it is longer."""
         start = time.monotonic()
         seen, since = self._delivery.progress, start
-        last_line, pause = start, _FIRST_PROGRESS_S
-        while thread.is_alive() and time.monotonic() < min(start + self._wait_s, since + self._patience_s):
-            thread.join(0.1)
+        last_line, pause, shown = start, _FIRST_PROGRESS_S, 0
+        while time.monotonic() < min(start + self._wait_s, since + self._patience_s):
+            if self._ended.wait(0.1):  # `Thread.join` takes a thread for ended when a signal interrupts it
+                return
             if time.monotonic() - last_line > pause:
                 last_line, pause = time.monotonic(), _PROGRESS_S
-                left = self._delivery.left()
-                if left > _MANY:
+                unsent = self._delivery.unsent()
+                if not shown and unsent > _MANY:
                     self._say(
-                        f"Sending the last {left:,} events of '{self._delivery.name}' to MLflow. "
+                        f"Sending the last {unsent:,} events of '{self._delivery.name}' to MLflow. "
                         f"After Ctrl-C, send them by: {self._delivery.command()}"
                     )
+                    shown = unsent
+                elif 0 < unsent < shown:
+                    self._say(f"{unsent:,} events left.")
+                    shown = unsent
             if self._delivery.progress != seen or self._delivery.makes_database:
                 seen, since = self._delivery.progress, time.monotonic()
 
@@ -161,6 +169,7 @@ class MlflowTracker:
                     return
         finally:
             self._delivery.release()
+            self._ended.set()
 
     def _complain(self, error: Exception) -> None:
         first = not self._delivery.complained

@@ -9,6 +9,7 @@ from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import TimeOver
 from nasforge.core.events import Reported
+from nasforge.core.trial import Result
 
 
 class Stopped:
@@ -72,3 +73,21 @@ def test_a_late_training_ends_the_search_but_for_a_first_result(log):
 
 def test_without_an_experiment_there_is_no_deadline(log):
     assert Keeper(log, 50, 5, lambda text: None).deadline() is None
+
+
+@pytest.mark.parametrize(
+    ("result", "line"),
+    [
+        (Result("finished", {"val/accuracy": 0.9875}), "finished, accuracy 0.988 (best so far); "),
+        (Result.failed("diverged", "the loss became NaN"), "failed: the loss became NaN; "),
+    ],
+)
+def test_the_line_of_a_candidate(log, result, line):
+    lines = []
+    keeper = Keeper(log, 200, 5, lines.append)
+    one = SimpleNamespace(number=0, result=result, verdict="accepted", comparable=True)
+    keeper._experiment = SimpleNamespace(
+        state=SimpleNamespace(trials={0: one}, best=one if result.error is None else None)
+    )
+    keeper._tell(0)
+    assert len(lines) == 1 and lines[0].startswith(f"candidate 0: {line}")

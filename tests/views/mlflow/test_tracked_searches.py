@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from test_mlflow import runs_of
 
 from nasforge.api.search import search
 from nasforge.core.about import About
-from nasforge.core.errors import SearchError
+from nasforge.core.errors import SearchError, StopNow
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.testing.toys import Planted, toy_config
@@ -67,6 +68,26 @@ def test_a_search_that_ends_for_want_of_networks_leaves_a_failed_run(runs_dir: P
     with pytest.raises(SearchError):
         search(config, made_evaluator=Planted(epochs=3, fail=tuple(range(12))), say=lambda text: None)
     assert [run.info.status for run in runs_of(runs_dir)[0]] == ["FAILED"]
+
+
+class Interrupted(Planted):
+    """Sends Ctrl-C to its process in trial 3."""
+
+    def __call__(self, proposal: Any, report: Any) -> Result:
+        if report.number == 3:
+            signal.raise_signal(signal.SIGINT)
+        return super().__call__(proposal, report)
+
+
+def test_a_search_that_one_ctrl_c_has_stopped_leaves_a_killed_run(runs_dir: Path) -> None:
+    config = toy_config(runs_dir, tracking_uri=f"sqlite:///{runs_dir}/mlflow.db")
+    with pytest.raises(StopNow, match="stopped at 4 of 12 trials"):
+        search(config, made_evaluator=Interrupted(epochs=3), say=lambda text: None)
+    parents, children = runs_of(runs_dir)
+    assert [run.info.status for run in parents] == ["KILLED"] and len(children) == 4
+    search(config, made_evaluator=Planted(epochs=3), say=lambda text: None)
+    parents, children = runs_of(runs_dir)
+    assert [run.info.status for run in parents] == ["FINISHED"] and len(children) == 12
 
 
 def test_names_that_mlflow_refuses_do_not_keep_a_trial_open(runs_dir: Path) -> None:

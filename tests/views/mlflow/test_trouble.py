@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
+import signal
 import sqlite3
 import stat
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from nasforge.core.errors import TimeOver, TrackingError
 from nasforge.core.events import Asked, Event, Reported, Started, Told
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
+from nasforge.views.mlflow import tracker
 from nasforge.views.mlflow.client import MlflowClient, MlflowException
 from nasforge.views.mlflow.delivery import Delivery
 from nasforge.views.mlflow.position import read_ids
@@ -416,12 +420,70 @@ def test_ctrl_c_leaves_the_rest_to_another_command(runs_dir: Path, monkeypatch: 
     driver = Driver(runs_dir / "made")
     driver.write(mixed(2))
 
-    def interrupted(thread: threading.Thread) -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(driver.tracker, "_wait", interrupted)
     driver.close()
     assert all("nasforge track made" in message for message in driver.messages)
+
+
+@pytest.mark.usefixtures("as_a_server")
+def test_ctrl_c_while_a_server_takes_its_time(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the search ended is kept, and nothing is there twice when the rest follows."""
+    real, written, go_on = Delivery._write, [], threading.Event()
+
+    def slow(self: Delivery, *args: Any) -> None:
+        written.append(args)
+        if len(written) > 6:
+            if len(written) == 7:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            go_on.wait(60)
+        real(self, *args)
+
+    monkeypatch.setattr(Delivery, "_write", slow)
+    driver = Driver(runs_dir / "made")
+    events = [header(), *(event for number in range(20) for event in trial(number))]
+    for event in events:
+        driver.journal.append(event)
+    driver.tracker.on_event(events[-1])
+    driver.tracker.ended_by(KeyboardInterrupt())
+    driver.close()
+    (message,) = driver.messages
+    assert f"{len(events)} events of 'made' are not delivered (stopped). Nothing is lost." in message
+    assert read_ids(runs_dir / "made")["stores"]["default"]["ended"] == "KILLED"
+    go_on.set()  # the process would end here
+    monkeypatch.setattr(Delivery, "_write", real)
+    assert driver.tracker._ended.wait(60)
+    track(runs_dir / "made")
+    parents, children = runs_of(runs_dir)
+    assert [run.info.status for run in parents] == ["KILLED"] and len(children) == 20
+
+
+@pytest.mark.usefixtures("as_a_server")
+def test_the_line_on_the_rest_never_repeats_its_number(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "_FIRST_PROGRESS_S", 0.2)
+    monkeypatch.setattr(tracker, "_PROGRESS_S", 0.2)
+    monkeypatch.setattr(tracker, "_MANY", 10)
+    real = Delivery._write
+
+    def slow(self: Delivery, *args: Any) -> None:
+        time.sleep(0.05)
+        real(self, *args)
+
+    monkeypatch.setattr(Delivery, "_write", slow)
+    driver = Driver(runs_dir / "made")
+    events = [header(), *(event for number in range(60) for event in trial(number))]
+    for event in events:
+        driver.journal.append(event)
+    driver.tracker.on_event(events[-1])
+    driver.close()
+    first, *others = driver.messages
+    assert "Sending the last" in first and "After Ctrl-C, send them by: nasforge track made" in first
+    numbers = [int(re.sub(r"\D", "", text.partition(" events")[0])) for text in driver.messages]
+    assert len(numbers) > 2 and numbers == sorted(set(numbers), reverse=True)
+    assert all(text.endswith(" events left.") for text in others)
+    assert len(runs_of(runs_dir)[1]) == 60
 
 
 # --- where to ---------------------------------------------------------------------------------------------------------

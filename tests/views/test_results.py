@@ -1,0 +1,58 @@
+"""Sentences and tables on the result of a search or a fit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "mlflow"))
+from made_journal import header, trial
+
+from nasforge.experiment.state import replay
+from nasforge.views import page
+from nasforge.views.answers import StoredAnswers, confusion_of
+from nasforge.views.charts import _short, slice_chart
+from nasforge.views.network_svg import network_svg
+from nasforge.views.parts import Part
+from nasforge.views.results import kind_text, note_on_seeds, outcome_sentence
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(2, "one of the 2 that the mean above is of"), (1, ""), (None, "")])
+def test_a_mean_over_seeds_is_not_taken_for_the_answers_of_one_network(seeds: int | None, words: str) -> None:
+    assert words in note_on_seeds([{"won": False, "n": 9}, {"won": True, "n": seeds}])
+    assert bool(note_on_seeds([{"won": True, "n": seeds}])) == bool(words)
+
+
+def test_kinds_are_words() -> None:
+    assert kind_text("trial") == kind_text("found") == "found by the search" and kind_text("new") == "new"
+
+
+@pytest.mark.parametrize(("classes", "listed"), [(5, 3), (40, 5)])
+def test_the_most_frequent_confusions_are_listed_next_to_a_matrix(classes: int, listed: int) -> None:
+    truth = np.arange(5)
+    answers = StoredAnswers(truth, np.eye(classes)[(truth + 1) % 5], [str(n) for n in truth], False)
+    matrix = confusion_of(answers, [str(n) for n in range(classes)])
+    assert len(matrix.wrong) == 5 and len(matrix.listed) == listed
+    assert page.confusion(matrix, "Of one seed.").count("is taken for") == listed
+    assert "0 of 5 images are right. Of one seed.</p>" in page.confusion(matrix, "Of one seed.")
+
+
+def test_a_time_has_its_unit_once() -> None:
+    state = replay([header(objectives=["min:time/train_s", "min:cost/flops"]), *trial(0)])
+    assert "training time 6.0 s" in outcome_sentence(state, [], "finished")
+
+
+def test_names_of_many_options_keep_their_end() -> None:
+    options = ["separable_3", "separable_3_se", "residual", "identity", "bottleneck"]
+    state = replay([header(), *(event for number in range(9) for event in trial(number))])
+    assert "…" not in slice_chart(state, lambda number: "", "model.block", "val/accuracy")
+    names = [_short(option, 9) for option in options]
+    assert names == ["separ…e_3", "separ…_se", "residual", "identity", "bottl…eck"]
+
+
+def test_a_drawing_of_a_network_says_how_it_is_read() -> None:
+    drawing = network_svg({"a": [Part("stem", "ConvNorm", 3, (8, 4, 4), 10, 20)]})
+    assert "<figcaption>Each bar is a layer" in drawing
