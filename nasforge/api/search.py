@@ -118,6 +118,8 @@ def _search(
         with experiment:
             for difference in differences(experiment.state.header.versions, experiment.now.versions):
                 say(f"Note: {difference}.")
+            if config.runner.name == "local":
+                say_what_was_killed(experiment.state, say)
             on_open(experiment)
             with search_signals(experiment, say, patient) as asked:
                 try:
@@ -295,6 +297,16 @@ def say_notes(about: About, say: Say) -> None:
     """Tell the user what the evaluator notes before the first trial."""
     for note in about.notes:
         say(f"Note: {note}.")
+
+
+def say_what_was_killed(state: State, say: Say) -> None:
+    """Tell the user of a trial during which this process ended again and again: its network may be the reason."""
+    for trial in state.begun_trials:
+        if trial.kills:
+            say(
+                f"Note: trial {trial.number} was running the last {trial.kills + 1} times that this search was killed. "
+                "If its network needs too much memory, add --runner ray_tune: then only a worker is killed."
+            )
 
 
 def make_pruner(config: ExperimentConfig) -> Any:

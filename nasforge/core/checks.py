@@ -86,7 +86,13 @@ def event(content: Event) -> Event:
         case Checked():
             _one_of(content.verdict, _VERDICTS, "verdict")
             checked = {"costs": numbers(content.costs, "costs")}
-        case Started() | Interrupted():
+        case Started():
+            checked = {"attempt": _attempt(content.attempt)}
+        case Interrupted():
+            if not isinstance(content.killed, bool):
+                raise EventError(
+                    f"killed must be true or false, got {shown(content.killed)}", kind="type", key="killed"
+                )
             checked = {"attempt": _attempt(content.attempt)}
         case Header():
             return _header(content)

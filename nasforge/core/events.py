@@ -117,11 +117,16 @@ class Told:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A driver stopped on request while this attempt ran; it does not count against the trial."""
+    """A driver ended while this attempt ran; it does not count as an attempt that failed.
+
+    Attributes:
+        killed: True if the driver could not write this itself, so that the next one did; False: it stopped on request.
+    """
 
     kind: ClassVar[str] = "interrupted"
     number: int
     attempt: int
+    killed: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,14 +184,16 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
 
     Args:
         event: any.
-        schema: of the journal; 1 knows no origin of a proposal, no alphas of a report, no reason of a rejection and no
-            proposal of scores.
+        schema: of the journal; 1 knows no origin of a proposal, no alphas of a report, no reason of a rejection, no
+            proposal of scores and no driver that was killed.
     """
     content: dict[str, Any] = {"event": event.kind}
     for name, value in vars(event).items():
         content[name] = value.to_json() if hasattr(value, "to_json") else value
     if isinstance(event, Header) and event.image_counts is None:
         del content["image_counts"]
+    if isinstance(event, Interrupted) and not event.killed:
+        del content["killed"]
     if isinstance(event, Reported):
         del content["alphas"]
         if event.alphas:
@@ -194,6 +201,7 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
     if schema == 1:
         content.pop("alphas", None)
         content.pop("image_counts", None)
+        content.pop("killed", None)
         if isinstance(event, Asked):
             proposal = event.proposal
             content["proposal"] = proposal.to_schema_1() if isinstance(proposal, Score) else proposal.to_json()
@@ -216,6 +224,8 @@ def event_from_json(content: Mapping[str, Any]) -> Event:
         fields["image_counts"] = ImageCounts.from_json(fields.get("image_counts"))
     elif kind is Reported:
         fields.setdefault("alphas", None)
+    elif kind is Interrupted:
+        fields.setdefault("killed", False)
     elif kind is Asked:
         fields["proposal"] = proposal_from_json(fields["proposal"])
     elif kind is Told:

@@ -50,6 +50,8 @@ class Times:
             self.attempts.setdefault(event.number, []).append((at, at))
             if event.attempt > 1:
                 return  # the search was resumed
+        elif isinstance(event, Interrupted) and event.killed:
+            return  # the search was resumed
         elif isinstance(event, (Reported, Told, Interrupted)):
             spans = self.attempts.get(event.number)
             if spans:

@@ -109,7 +109,8 @@ def _line(event: Event, at: float | None, unit: str) -> LogLine:
             for limit, excess in event.result.violations.items():
                 text += f"; {limit} is exceeded by {excess:.1%}"
         case Interrupted():
-            text = f"attempt {event.attempt} ends: the driver stopped on request"
+            why = "the process of the search ended or was killed" if event.killed else "the driver stopped on request"
+            text = f"attempt {event.attempt} ends: {why}"
     return LogLine(at, event.kind, text, metrics)
 
 

@@ -116,8 +116,8 @@ def search(work: Work) -> State:
 
 
 def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Pass on the messages of the search, without the notes that the inspection has printed already."""
-    return lambda text: None if text.startswith("Note: data ") else say(text)
+    """Pass on the messages of the search, without notes on data, which are printed already, and on the runner."""
+    return lambda text: None if text.startswith(("Note: data ", "Note: trial ")) else say(text)
 
 
 def candidates_of(work: Work, state: State) -> list[Answered]:
