@@ -93,7 +93,8 @@ def search(work: Work) -> State:
     entry = work.log.last("searched")
     if entry is not None and entry["until"] >= until:
         return load_state(config.folder)
-    keeper = Keeper(work.log, until, plan.folds, work.say)
+    last = max(work.seconds - work.end - until, 0.0)
+    keeper = Keeper(work.log, until, plan.folds, work.say, last, plan.folds * plan.training)
     try:
         with trainings_end_by(keeper.deadline):
             state = compose.search(
@@ -104,7 +105,7 @@ def search(work: Work) -> State:
             raise
         state = load_state(config.folder)
     if not state.accepted:
-        raise nothing_is_admitted(state)
+        raise nothing_is_admitted(state, "give more --time to look for smaller networks")
     if not any(trial.comparable for trial in state.trials.values()):
         raise SearchError(
             f"{work.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time",
