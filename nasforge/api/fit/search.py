@@ -105,7 +105,8 @@ def search(work: Work) -> State:
             raise
         state = load_state(config.folder)
     if not state.accepted:
-        raise nothing_is_admitted(state, "give more --time to look for smaller networks")
+        advice = "Give more --time to look for smaller networks, or relax the constraint and use another --name"
+        raise nothing_is_admitted(state, advice)
     if not any(trial.comparable for trial in state.trials.values()):
         raise SearchError(
             f"{work.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time",
