@@ -103,7 +103,7 @@ def _search(
     if not has_begun(folder):
         preflight(config, evaluator)
         say_notes(about, say)
-    with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name) as watching:
+    with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name, patient=patient) as watching:
         experiment = Experiment(
             folder,
             make_header(config, about),
@@ -385,12 +385,20 @@ def make_header(config: ExperimentConfig, about: About) -> Header:
 
 @contextmanager
 def tracking(
-    folder: Path, uri: str | None, trackers: Sequence[Tracker], say: Say, *, of_search: bool = True, name: str = ""
+    folder: Path,
+    uri: str | None,
+    trackers: Sequence[Tracker],
+    say: Say,
+    *,
+    of_search: bool = True,
+    name: str = "",
+    patient: bool = True,
 ) -> Iterator[list[Tracker]]:
     """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens.
 
     With `of_search` MLflow's run of the search says whether it failed or was stopped. `name` is the name of that run;
-    empty for the folder's.
+    empty for the folder's. Ctrl-C ends the delivery at the end; without `patient` it is raised again, for a caller who
+    has more to do.
     """
     if uri == NO_TRACKING:
         yield list(trackers)
@@ -406,6 +414,8 @@ def tracking(
         raise
     finally:
         tracker.close()
+        if tracker.stopped and not patient:
+            raise KeyboardInterrupt
 
 
 def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:

@@ -27,7 +27,6 @@ class Keeper:
 
     Attributes:
         ended: whether it has ended the search.
-        stopped_by_user: whether the user had asked for the end before.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Keeper:
         self._seen: list[tuple[float, float]] = []  # (multiply-adds, seconds of one training)
         self._experiment: Experiment | None = None
         self._grace = _GRACE * end
-        self.ended = self.stopped_by_user = False
+        self.ended = False
 
     def watch(self, experiment: Experiment) -> None:
         """Take the experiment that is to be ended, and learn from the trials that it has."""
@@ -158,5 +157,5 @@ class Keeper:
 
     def _stop(self) -> None:
         assert self._experiment is not None  # noqa: S101
-        self.ended, self.stopped_by_user = True, self._experiment.stopping
+        self.ended = True
         self._experiment.stop_now(TimeOver("the time of the search is over"))

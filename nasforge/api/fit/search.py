@@ -14,7 +14,7 @@ from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
 from nasforge.api.starts import CLASS_WEIGHTS
-from nasforge.core.errors import SearchError, StopNow
+from nasforge.core.errors import SearchError, TimeOver
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment.journal import SEARCH
 from nasforge.experiment.state import State, load_state
@@ -100,9 +100,7 @@ def search(work: Work) -> State:
             state = compose.search(
                 config, trackers=[keeper], say=_quietly(work.say), on_open=keeper.watch, patient=False
             )
-    except StopNow:
-        if not keeper.ended or keeper.stopped_by_user:
-            raise
+    except TimeOver:  # the keeper's; a stop by the user goes on
         state = load_state(config.folder)
     if not state.accepted:
         advice = "Give more --time to look for smaller networks, or relax the constraint and use another --name"

@@ -34,7 +34,11 @@ def _warn(text: str) -> None:
 
 
 class MlflowTracker:
-    """Delivers a running search to MLflow from its own thread; once made, it neither raises nor makes a search wait."""
+    """Delivers a running search to MLflow from its own thread; once made, it neither raises nor makes a search wait.
+
+    Attributes:
+        stopped: whether Ctrl-C ended the waiting of `close`.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class MlflowTracker:
         self._closing = threading.Event()
         self._trouble = ""
         self._advice = ""
+        self.stopped = False
         self._thread: threading.Thread | None = None
 
     def on_event(self, event: Event) -> None:
@@ -90,7 +95,7 @@ class MlflowTracker:
             self._delivery.end = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
     def close(self) -> None:
-        """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting."""
+        """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting: `stopped`."""
         if self._thread is None:
             return
         self._closing.set()
@@ -99,7 +104,7 @@ class MlflowTracker:
         try:
             self._wait(self._thread)
         except KeyboardInterrupt:
-            trouble = "stopped"
+            trouble, self.stopped = "stopped", True
         stuck = self._thread.is_alive()
         left = self._delivery.left()
         if left or stuck:

@@ -14,8 +14,6 @@ from nasforge.core.events import Checked, Reported
 class Stopped:
     """An experiment as the keeper sees it."""
 
-    stopping = False
-
     def __init__(self, *trials):
         self.state = SimpleNamespace(
             trials=dict(enumerate(trials)),
