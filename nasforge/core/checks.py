@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError, NasforgeError
 from nasforge.core.events import (
+    INTERRUPTIONS,
     SCHEMAS,
     Asked,
     Checked,
@@ -89,10 +90,7 @@ def event(content: Event) -> Event:
         case Started():
             checked = {"attempt": _attempt(content.attempt)}
         case Interrupted():
-            if not isinstance(content.killed, bool):
-                raise EventError(
-                    f"killed must be true or false, got {shown(content.killed)}", kind="type", key="killed"
-                )
+            _one_of(content.cause, INTERRUPTIONS, "cause")
             checked = {"attempt": _attempt(content.attempt)}
         case Header():
             return _header(content)

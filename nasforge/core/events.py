@@ -24,6 +24,10 @@ whole numbers of an array that are never above 1 are black and white.
 """
 
 
+REQUEST, KILL, FAULT = INTERRUPTIONS = ("request", "kill", "fault")
+"""Causes of `Interrupted`."""
+
+
 @dataclass(frozen=True)
 class Header:
     """First line: what this experiment is.
@@ -117,16 +121,17 @@ class Told:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A driver ended while this attempt ran; it does not count as an attempt that failed.
+    """A driver ended while this attempt ran.
 
     Attributes:
-        killed: True if the driver could not write this itself, so that the next one did; False: it stopped on request.
+        cause: `request`: the driver stopped on request. `kill`: it could not write this itself, so the next one did.
+            Neither counts against the trial. `fault`: the attempt ended the driver, and counts.
     """
 
     kind: ClassVar[str] = "interrupted"
     number: int
     attempt: int
-    killed: bool = False
+    cause: str = REQUEST
 
 
 @dataclass(frozen=True)
@@ -185,15 +190,15 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
     Args:
         event: any.
         schema: of the journal; 1 knows no origin of a proposal, no alphas of a report, no reason of a rejection, no
-            proposal of scores and no driver that was killed.
+            proposal of scores and no cause of an interruption.
     """
     content: dict[str, Any] = {"event": event.kind}
     for name, value in vars(event).items():
         content[name] = value.to_json() if hasattr(value, "to_json") else value
     if isinstance(event, Header) and event.image_counts is None:
         del content["image_counts"]
-    if isinstance(event, Interrupted) and not event.killed:
-        del content["killed"]
+    if isinstance(event, Interrupted) and event.cause == REQUEST:
+        del content["cause"]
     if isinstance(event, Reported):
         del content["alphas"]
         if event.alphas:
@@ -201,7 +206,6 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
     if schema == 1:
         content.pop("alphas", None)
         content.pop("image_counts", None)
-        content.pop("killed", None)
         if isinstance(event, Asked):
             proposal = event.proposal
             content["proposal"] = proposal.to_schema_1() if isinstance(proposal, Score) else proposal.to_json()
@@ -225,7 +229,7 @@ def event_from_json(content: Mapping[str, Any]) -> Event:
     elif kind is Reported:
         fields.setdefault("alphas", None)
     elif kind is Interrupted:
-        fields.setdefault("killed", False)
+        fields.setdefault("cause", REQUEST)
     elif kind is Asked:
         fields["proposal"] = proposal_from_json(fields["proposal"])
     elif kind is Told:

@@ -12,6 +12,8 @@ from typing import Any, TypeGuard
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError
 from nasforge.core.events import (
+    FAULT,
+    KILL,
     Asked,
     Checked,
     Event,
@@ -311,6 +313,12 @@ class Experiment:
         if any(self.state.header.config[key] != value for key, value in places.items()):
             self._write(Moved(places))
 
+    def ends_driver(self, number: int) -> None:
+        """Record that the attempt in progress spoilt this process, so that it must end; unlike a kill this counts."""
+        if self.journal.schema > 1:
+            self._write(Interrupted(number, self.state.trials[number].attempts, FAULT))
+        self._out.discard(number)
+
     def close(self) -> None:
         """Release the journal."""
         self.journal.close()
@@ -450,8 +458,9 @@ class Experiment:
         if self._budget != self.state.budget:
             self._write(Extended(self._budget.to_json()))
         self.note_place_of_data(self._config)
-        for trial in self.state.begun_trials:
-            self._write(Interrupted(trial.number, trial.attempts, killed=True))
+        if self.journal.schema > 1:  # schema 1 knows no causes: there a kill counts against the trial
+            for trial in self.state.begun_trials:
+                self._write(Interrupted(trial.number, trial.attempts, KILL))
         for trial in self.state.open_trials:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError, SearchError
 from nasforge.core.events import (
+    FAULT,
+    KILL,
     Asked,
     Checked,
     Event,
@@ -170,10 +172,10 @@ class State:
                 trial = self.trials[number]
                 self.trials[number] = trial.changed(attempts=attempt, idle_attempts=trial.idle_attempts + 1)
                 self._begun.add(number)
-            case Interrupted(number, _, killed):
+            case Interrupted(number, _, cause):
                 trial = self.trials[number]
-                idle = max(0, trial.idle_attempts - 1)
-                self.trials[number] = trial.changed(idle_attempts=idle, kills=trial.kills + killed)
+                idle = max(0, trial.idle_attempts - (cause != FAULT))
+                self.trials[number] = trial.changed(idle_attempts=idle, kills=trial.kills + (cause == KILL))
                 self._begun.discard(number)
             case Extended(budget):
                 self.budget = Budget(**budget)

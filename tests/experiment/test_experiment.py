@@ -1,5 +1,6 @@
 """The rules of a search: budget, constraints, retries, pruning, resume, finalists."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,6 @@ from nasforge.core.events import (
     Reported,
     Started,
     Told,
-    event_from_json,
-    event_to_json,
 )
 from nasforge.core.goals import Budget
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
@@ -359,10 +358,22 @@ def test_a_trial_that_kills_every_driver_fails_at_last(tmp_path: Path) -> None:
         assert result and result.error and result.error.cause == "crash" and "3 times" in result.error.message
 
 
-def test_a_kill_of_the_driver_is_no_event_of_schema_1() -> None:
-    killed, stopped = Interrupted(3, 1, killed=True), Interrupted(3, 1)
-    assert "killed" not in event_to_json(killed, 1) and "killed" not in event_to_json(stopped)
-    assert [event_from_json(event_to_json(event)) for event in (killed, stopped)] == [killed, stopped]
+def test_a_journal_of_schema_1_has_no_causes_so_there_a_kill_counts(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 2})
+    with toy_experiment(config) as experiment:
+        experiment.next()
+    lines = [json.loads(line) for line in (config.folder / JOURNAL).read_text().splitlines()]
+    lines[0]["schema"] = 1
+    for line in lines:
+        del line["at"]
+    lines[1]["proposal"].pop("origin", None)
+    (config.folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with toy_experiment(config) as experiment:
+        experiment.next()
+    with toy_experiment(config) as experiment:
+        job = experiment.next()
+        assert job is not None and job.number == 1
+    assert not any(isinstance(event, Interrupted) for event in read_events(config.folder))
 
 
 def test_an_interrupt_on_request_does_not_count(tmp_path: Path) -> None:

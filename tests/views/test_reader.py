@@ -122,7 +122,7 @@ def test_times_of_attempts_and_of_the_search(tmp_path):
     import dataclasses
     import json
 
-    events = [dataclasses.replace(header(), schema=2), *trial(0), *trial(1, "running"), Interrupted(1, 1, killed=True)]
+    events = [dataclasses.replace(header(), schema=2), *trial(0), *trial(1, "running"), Interrupted(1, 1, "kill")]
     folder = write(tmp_path / "timed", events)
     path = folder / JOURNAL
     lines = [json.loads(line) for line in path.read_text().splitlines()]

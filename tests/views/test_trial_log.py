@@ -21,7 +21,7 @@ def test_a_log_has_the_events_of_its_trial_alone(tmp_path: Path) -> None:
     weights = Artifact("artifacts/0/attempt-1/weights.safetensors", "0" * 64, 3)
     asked = Asked(12, Measure(point(1), weights=weights, origin=Origin((1, 2), "crossover", 3, "joint")))
     events = [asked, Checked(12, {"cost/params": 9.0}, "accepted"), Started(12, 1), Interrupted(12, 1), Started(12, 2)]
-    events += [Interrupted(12, 2, killed=True), Started(12, 3)]
+    events += [Interrupted(12, 2, "kill"), Started(12, 3)]
     events += [Reported(12, 3, 1, {"val/accuracy": 0.5}, "stop"), Told(12, Result("pruned", values=(0.5, 1.0)))]
     made = [dataclasses.replace(header(), schema=2), *(event for n in range(12) for event in trial(n)), *events]
     folder = write(tmp_path / "made", made)
