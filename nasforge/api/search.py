@@ -105,7 +105,7 @@ def _search(
         say_notes(about, say)
     stop: StopNow | None = None
     try:
-        with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name) as watching:
+        with tracking(folder, config.tracking_uri, trackers, say, name=config.shown_name, patient=patient) as watching:
             experiment = Experiment(
                 folder,
                 make_header(config, about),
@@ -120,6 +120,8 @@ def _search(
             with experiment:
                 for difference in differences(experiment.state.header.versions, experiment.now.versions):
                     say(f"Note: {difference}.")
+                if config.runner.name == "local":
+                    say_what_was_killed(experiment.state, say)
                 on_open(experiment)
                 with search_signals(experiment, say, patient) as asked:
                     try:
@@ -305,6 +307,16 @@ def say_notes(about: About, say: Say) -> None:
         say(f"Note: {note}.")
 
 
+def say_what_was_killed(state: State, say: Say) -> None:
+    """Tell the user of a trial during which this process ended again and again: its network may be the reason."""
+    for trial in state.begun_trials:
+        if trial.kills:
+            say(
+                f"Note: trial {trial.number} was running the last {trial.kills + 1} times that this search was killed. "
+                "If its network needs too much memory, add --runner ray_tune: then only a worker is killed."
+            )
+
+
 def make_pruner(config: ExperimentConfig) -> Any:
     """Return the pruner of a configuration; None for `none`."""
     if config.pruner.name == NO_PRUNER:
@@ -381,12 +393,20 @@ def make_header(config: ExperimentConfig, about: About) -> Header:
 
 @contextmanager
 def tracking(
-    folder: Path, uri: str | None, trackers: Sequence[Tracker], say: Say, *, of_search: bool = True, name: str = ""
+    folder: Path,
+    uri: str | None,
+    trackers: Sequence[Tracker],
+    say: Say,
+    *,
+    of_search: bool = True,
+    name: str = "",
+    patient: bool = True,
 ) -> Iterator[list[Tracker]]:
     """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens.
 
     With `of_search` MLflow's run of the search says whether it failed or was stopped. `name` is the name of that run;
-    empty for the folder's.
+    empty for the folder's. Ctrl-C ends the delivery at the end; without `patient` it is raised again, for a caller who
+    has more to do.
     """
     if uri == NO_TRACKING:
         yield list(trackers)
@@ -402,6 +422,8 @@ def tracking(
         raise
     finally:
         tracker.close()
+        if tracker.stopped and not patient:
+            raise KeyboardInterrupt
 
 
 def _write_best(config: ExperimentConfig, state: State, say: Say) -> None:

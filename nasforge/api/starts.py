@@ -61,7 +61,7 @@ def _fits(space: SearchSpace, starts: Starts | None) -> bool:
         return False
 
 
-def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Architecture]:
+def portfolio_for(space: SearchSpace, images: int, channels: int = 3, *, limited: bool = False) -> list[Architecture]:
     """Return the points of a space's shipped portfolio, the most promising one first.
 
     The first one that mirrors images is before all others where these are in colour, and the first one that does not
@@ -72,6 +72,7 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Ar
         space: resolved for its images; a narrowed space has those points that lie in it.
         images: how many are trained on.
         channels: of the images.
+        limited: whether the search has constraints; small networks come last then.
 
     Raises:
         ConfigError: the space has no portfolio, or none of its points lies in the space.
@@ -85,7 +86,7 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3) -> list[Ar
             key="start_from",
         )
     by_point: dict[str, Architecture] = {}
-    for values in load_portfolio(shipped[space.name], images):
+    for values in load_portfolio(shipped[space.name], images, limited=limited):
         known_values = {key: value for key, value in values.items() if key in space.domains}
         try:
             point = completed(space, known_values)
@@ -176,7 +177,7 @@ def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
         from nasforge.data import load_data
 
         data = load_data(config.data)
-        return portfolio_for(config.space, len(data.train), data.shape[0])
+        return portfolio_for(config.space, len(data.train), data.shape[0], limited=bool(config.constraints))
     path = Path(source)
     by_point: dict[str, Architecture] = {}
     for place, values in _values_in(path, config.runs_dir):

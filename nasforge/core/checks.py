@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError, NasforgeError
 from nasforge.core.events import (
+    INTERRUPTIONS,
     SCHEMAS,
     Asked,
     Checked,
@@ -86,7 +87,10 @@ def event(content: Event) -> Event:
         case Checked():
             _one_of(content.verdict, _VERDICTS, "verdict")
             checked = {"costs": numbers(content.costs, "costs")}
-        case Started() | Interrupted():
+        case Started():
+            checked = {"attempt": _attempt(content.attempt)}
+        case Interrupted():
+            _one_of(content.cause, INTERRUPTIONS, "cause")
             checked = {"attempt": _attempt(content.attempt)}
         case Header():
             return _header(content)

@@ -24,6 +24,10 @@ whole numbers of an array that are never above 1 are black and white.
 """
 
 
+REQUEST, KILL, FAULT = INTERRUPTIONS = ("request", "kill", "fault")
+"""Causes of `Interrupted`."""
+
+
 @dataclass(frozen=True)
 class Header:
     """First line: what this experiment is.
@@ -117,11 +121,17 @@ class Told:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A driver stopped on request while this attempt ran; it does not count against the trial."""
+    """A driver ended while this attempt ran.
+
+    Attributes:
+        cause: `request`: the driver stopped on request. `kill`: it could not write this itself, so the next one did.
+            Neither counts against the trial. `fault`: the attempt ended the driver, and counts.
+    """
 
     kind: ClassVar[str] = "interrupted"
     number: int
     attempt: int
+    cause: str = REQUEST
 
 
 @dataclass(frozen=True)
@@ -179,14 +189,16 @@ def event_to_json(event: Event, schema: int = SCHEMA) -> dict[str, Any]:
 
     Args:
         event: any.
-        schema: of the journal; 1 knows no origin of a proposal, no alphas of a report, no reason of a rejection and no
-            proposal of scores.
+        schema: of the journal; 1 knows no origin of a proposal, no alphas of a report, no reason of a rejection, no
+            proposal of scores and no cause of an interruption.
     """
     content: dict[str, Any] = {"event": event.kind}
     for name, value in vars(event).items():
         content[name] = value.to_json() if hasattr(value, "to_json") else value
     if isinstance(event, Header) and event.image_counts is None:
         del content["image_counts"]
+    if isinstance(event, Interrupted) and event.cause == REQUEST:
+        del content["cause"]
     if isinstance(event, Reported):
         del content["alphas"]
         if event.alphas:
@@ -216,6 +228,8 @@ def event_from_json(content: Mapping[str, Any]) -> Event:
         fields["image_counts"] = ImageCounts.from_json(fields.get("image_counts"))
     elif kind is Reported:
         fields.setdefault("alphas", None)
+    elif kind is Interrupted:
+        fields.setdefault("cause", REQUEST)
     elif kind is Asked:
         fields["proposal"] = proposal_from_json(fields["proposal"])
     elif kind is Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from nasforge.core.errors import ConfigError
@@ -19,3 +20,21 @@ def whole_path(path: str | Path) -> Path:
         raise ConfigError(
             f"'{path}': no such user has a home folder; write the path in full, or ./ before it", kind="missing"
         ) from None
+
+
+def like_path(path: str | Path) -> str:
+    """Return the end of an error message for a path that is not there: names next to it that look alike; else empty.
+
+    Example:
+        >>> like_path("photo/cells")  # with a folder `photos`
+        " Did you mean 'photos/cells'?"
+    """
+    place = Path(path)
+    try:
+        missing = next((each for each in (*reversed(place.parents), place) if not each.exists()), place)
+        names = [each.name for each in missing.parent.iterdir()]
+    except (OSError, ValueError):  # a folder that may not be read, a name that no file can have
+        return ""
+    close = difflib.get_close_matches(missing.name, names, n=2)
+    rest = place.relative_to(missing)
+    return f" Did you mean {' or '.join(repr(str(missing.with_name(name) / rest)) for name in close)}?" if close else ""

@@ -484,7 +484,8 @@ class Trial:
         costs: what the check found.
         verdict: `accepted`, `rejected` or `failed`; empty before the check.
         attempts: jobs handed out.
-        idle_attempts: those since the last report.
+        idle_attempts: those since the last report, without those that ended with their driver.
+        kills: drivers that were killed while it ran, since the last report.
         steps: reports, in order.
         result: None while it waits or runs.
     """
@@ -495,6 +496,7 @@ class Trial:
     verdict: str = ""
     attempts: int = 0
     idle_attempts: int = 0
+    kills: int = 0
     steps: tuple[Step, ...] = ()
     result: Result | None = None
 

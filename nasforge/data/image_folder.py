@@ -49,7 +49,10 @@ def find(config: DataConfig, folder: Path) -> Source:
         DataError: there are none, or the folder does not say clearly which classes and splits they belong to.
     """
     files, notes = listing(folder)
-    stamps = [[split, name, str(file), *_stamp(file)] for split, rows in files.items() for file, name in rows]
+    try:
+        stamps = [[split, name, str(file), *_stamp(file)] for split, rows in files.items() for file, name in rows]
+    except DataError as error:
+        raise _with_hint(error, folder) from None
     key = ["image_folder", str(folder), digest(stamps), config.resolution]
 
     def read(allocate: Allocate) -> Decoded:
@@ -58,10 +61,15 @@ def find(config: DataConfig, folder: Path) -> Source:
         except DataError as error:
             if error.kind not in ("unreadable", "unsupported"):
                 raise
-            hint = f"List all such files: {command_line('inspect', folder)}"
-            raise DataError(f"{error}. {hint}", kind=error.kind, key=error.key) from None
+            raise _with_hint(error, folder) from None
 
     return Source(key, read, notes)
+
+
+def _with_hint(error: DataError, folder: Path) -> DataError:
+    """Return an error about one image with the command that lists all such images."""
+    hint = f"List all such files: {command_line('inspect', folder)}"
+    return DataError(f"{error}. {hint}", kind=error.kind, key=error.key)
 
 
 def _stamp(file: Path) -> tuple[int, int]:

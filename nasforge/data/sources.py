@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nasforge import registry
 from nasforge.core.errors import DataError
+from nasforge.core.paths import like_path
 from nasforge.data import image_folder, npz
 from nasforge.data.decoded import Allocate, Decoded, Source
 from nasforge.settings.experiment import DataConfig
@@ -37,8 +38,10 @@ def find(config: DataConfig) -> Source:
             )
         return npz.find(config, path)
     if path.is_absolute():
+        near = like_path(path)
         raise DataError(
-            f"data: there is no file or folder {path}. Check the path; if the data moved, set --data to the new place",
+            f"data: there is no file or folder {path}.{near} Check the path; if the data moved, set --data to the new "
+            "place",
             kind="missing",
             key="data.source",
         )

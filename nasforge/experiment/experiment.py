@@ -12,6 +12,8 @@ from typing import Any, TypeGuard
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError
 from nasforge.core.events import (
+    FAULT,
+    KILL,
     Asked,
     Checked,
     Event,
@@ -73,6 +75,7 @@ class Experiment:
         pruner: Pruner | None = None,
         trackers: Sequence[Tracker] = (),
         max_attempts: int = 2,
+        max_kills: int = 10,
         max_rejections_in_a_row: int = 1000,
         max_unbuildable_in_a_row: int = 50,
         max_faults_in_a_row: int = 6,
@@ -90,7 +93,10 @@ class Experiment:
             check: costs of a proposal.
             pruner: stops trials that are unlikely to win; None: no trial is stopped.
             trackers: watch every new event.
-            max_attempts: attempts without a report after which a trial has failed with cause `crash`.
+            max_attempts: attempts without a report after which a trial has failed with cause `crash`. One that ended
+                with its driver does not count.
+            max_kills: drivers that were killed in a row while a trial ran, without a report, after which it has failed
+                with cause `crash`: its network may be what kills them, and must not stop the search for ever.
             max_rejections_in_a_row: the search ends with advice after this many; a resumed one may try as many again.
             max_unbuildable_in_a_row: this many proposals that cannot be built end it too.
             max_faults_in_a_row: this many trials that fail before their first report end the search.
@@ -111,6 +117,7 @@ class Experiment:
         self._pruner = pruner
         self._trackers = list(trackers)
         self._max_attempts = max_attempts
+        self._max_kills = max_kills
         self._retention: Retention | None = None
         if keep_weights is not None:
             self._retention = Retention(self.folder, keep_weights, getattr(strategy, "wanted", None))
@@ -306,6 +313,12 @@ class Experiment:
         if any(self.state.header.config[key] != value for key, value in places.items()):
             self._write(Moved(places))
 
+    def ends_driver(self, number: int) -> None:
+        """Record that the attempt in progress spoilt this process, so that it must end; unlike a kill this counts."""
+        if self.journal.schema > 1:
+            self._write(Interrupted(number, self.state.trials[number].attempts, FAULT))
+        self._out.discard(number)
+
     def close(self) -> None:
         """Release the journal."""
         self.journal.close()
@@ -445,6 +458,9 @@ class Experiment:
         if self._budget != self.state.budget:
             self._write(Extended(self._budget.to_json()))
         self.note_place_of_data(self._config)
+        if self.journal.schema > 1:  # schema 1 knows no causes: there a kill counts against the trial
+            for trial in self.state.begun_trials:
+                self._write(Interrupted(trial.number, trial.attempts, KILL))
         for trial in self.state.open_trials:
             number = trial.number
             if trial.steps and trial.steps[-1].stop:
@@ -459,8 +475,9 @@ class Experiment:
             elif trial.verdict != "accepted":
                 if self._admit(number):
                     self._waiting.append(number)
-            elif trial.idle_attempts >= self._max_attempts:
-                killed = Result.failed("crash", "the driver or its worker was killed")
+            elif trial.kills >= self._max_kills or trial.idle_attempts >= self._max_attempts:
+                times = f"{trial.kills} times in a row " if trial.kills > 1 else ""
+                killed = Result.failed("crash", f"the driver or its worker was killed {times}while it ran")
                 self._close(number, judged(trial, killed, self.state))
             else:
                 self._waiting.append(number)

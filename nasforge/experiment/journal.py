@@ -312,8 +312,14 @@ class Journal:
                 "use another --name",
                 kind="busy",
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._lock)
+            raise JournalError(
+                f"{folder}: cannot be written: {error.strerror}. Make room, then run the same command", kind="failed"
+            ) from None
         try:
             self._open()
         except OSError as error:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError, SearchError
 from nasforge.core.events import (
+    FAULT,
+    KILL,
     Asked,
     Checked,
     Event,
@@ -90,6 +92,7 @@ class State:
         self._config: ExperimentConfig | None = None
         self._closed_charge = Charge()
         self._open: set[int] = set()
+        self._begun: set[int] = set()  # trials with an attempt that no event has ended
         self._counts: Counter[str] = Counter()
         self._best: int | None = None
         self._beyond: set[int] = set()  # trials whose costs miss a soft target
@@ -127,7 +130,7 @@ class State:
                 seconds, operations = metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0)
                 fields = {"step": step, "metrics": metrics, "values": values, "attempt": attempt}
                 report = made(Step, {**fields, "charged": Charge.of(seconds, operations), "stop": decision == "stop"})
-                self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0)
+                self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0, kills=0)
                 if values is not None:
                     self.history.add(number, step, values)
                     if self.targets:
@@ -135,6 +138,7 @@ class State:
             case Told(number, result):
                 trial = self.trials[number] = self.trials[number].changed(result=result)
                 self._open.discard(number)
+                self._begun.discard(number)
                 self._counts["running"] -= 1
                 self._counts[result.status] += 1
                 self._ranking = None
@@ -167,9 +171,12 @@ class State:
             case Started(number, attempt):
                 trial = self.trials[number]
                 self.trials[number] = trial.changed(attempts=attempt, idle_attempts=trial.idle_attempts + 1)
-            case Interrupted(number, _):
+                self._begun.add(number)
+            case Interrupted(number, _, cause):
                 trial = self.trials[number]
-                self.trials[number] = trial.changed(idle_attempts=max(0, trial.idle_attempts - 1))
+                idle = max(0, trial.idle_attempts - (cause != FAULT))
+                self.trials[number] = trial.changed(idle_attempts=idle, kills=trial.kills + (cause == KILL))
+                self._begun.discard(number)
             case Extended(budget):
                 self.budget = Budget(**budget)
                 self._config = None
@@ -302,6 +309,11 @@ class State:
     def open_trials(self) -> list[Trial]:
         """Trials without a result, in order of number."""
         return [self.trials[number] for number in sorted(self._open)]
+
+    @property
+    def begun_trials(self) -> list[Trial]:
+        """Trials with an attempt that no event has ended, in order of number: it runs, or its driver was killed."""
+        return [self.trials[number] for number in sorted(self._begun)]
 
     @property
     def charged(self) -> Charge:

@@ -125,8 +125,16 @@ def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, 
     return {**metrics, VIOLATION: sum(limit.violation(metrics) for limit in limits)}
 
 
-def nothing_is_admitted(state: State) -> SearchError:
-    """Return the error of a search whose last proposals were all rejected, or could not be built."""
+_NARROW = "Relax the constraint, or narrow the space (smaller widths, fewer layers)"
+
+
+def nothing_is_admitted(state: State, advice: str = _NARROW) -> SearchError:
+    """Return the error of a search whose last proposals were all rejected, or could not be built.
+
+    Args:
+        state: of the search.
+        advice: what its user can do about constraints.
+    """
     limits = ", ".join(str(constraint) for constraint in state.constraints)
     rejected = list(state.trials.values())[-state.rejected_in_a_row :]
     error = rejected[-1].result.error if rejected[-1].result else None
@@ -141,7 +149,7 @@ def nothing_is_admitted(state: State) -> SearchError:
             seen.append(f"{constraint.metric.removeprefix('cost/')}: {min(costs):,.15g}")
     return SearchError(
         f"{len(rejected)} proposals in a row violate the constraints ({limits}). The smallest costs seen among "
-        f"them: {'; '.join(seen)}. Relax the constraint, or narrow the space (smaller widths, fewer layers)",
+        f"them: {'; '.join(seen)}. {advice}",
         kind="empty",
         key="constraints",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from nasforge.core.errors import DeviceLost
 from nasforge.core.protocols import Evaluator
 from nasforge.experiment.experiment import Experiment
 from nasforge.runners.work import perform
@@ -12,6 +13,10 @@ from nasforge.runners.work import perform
 def run(experiment: Experiment, evaluator: Evaluator) -> None:
     """Run the experiment, one job after the other."""
     while (job := experiment.next()) is not None:
-        result = perform(evaluator, job, partial(experiment.report, job.number, job.attempt))
+        try:
+            result = perform(evaluator, job, partial(experiment.report, job.number, job.attempt))
+        except DeviceLost:
+            experiment.ends_driver(job.number)
+            raise
         if not experiment.closed(job.number):
             experiment.tell(job.number, job.attempt, result)

@@ -42,11 +42,12 @@ def shipped_portfolios() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
+def load_portfolio(path: Path, images: int, *, limited: bool = False) -> list[dict[str, Value]]:
     """Return the points of a portfolio for this many training images, decision -> value, the most promising one first.
 
     Its file has `networks` and `recipes`, name -> decisions without prefix, and `portfolios`: lists of pairs of both,
-    each for data `below` a number of images; the last one is for all other data.
+    each for data `below` a number of images; the last one is for all other data. Pairs under `limited` follow where the
+    search has constraints: they are small networks, of which random points have few.
 
     Raises:
         ConfigError: the file is malformed, or a pair names something unknown.
@@ -67,7 +68,7 @@ def load_portfolio(path: Path, images: int) -> list[dict[str, Value]]:
                 for range_key, value in known[name].items()
                 for key in reader.expand(range_key, ("portfolios",))
             }
-            for pair in chosen["points"]
+            for pair in [*chosen["points"], *(document.content.get("limited", ()) if limited else ())]
         ]
     except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: no portfolio: {type(error).__name__}: {error}", kind="unreadable") from None

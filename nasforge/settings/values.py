@@ -15,6 +15,7 @@ from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import COSTS, DEFAULT_METRIC, Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import metric_of_column
+from nasforge.core.paths import like_path
 from nasforge.core.ranges import check_number, check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.settings.space_file import load_recipe, load_space
@@ -240,7 +241,9 @@ def unknown_source(source: str) -> str:
         return unknown_source(pair[1]) if pair[1] else unknown_source(pair[0])
     if source in names or Path(source).is_absolute():
         return ""
-    return f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}; {did_you_mean(source, names)}"
+    where = f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}"
+    near = like_path(source)
+    return f"{where}.{near}" if near else f"{where}; {did_you_mean(source, names)}"
 
 
 def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from nasforge.core.errors import JournalError
-from nasforge.core.events import Event, Extended, Header, Interrupted, Moved, Reported, Started, TestOpened, Told
+from nasforge.core.events import KILL, Event, Extended, Header, Interrupted, Moved, Reported, Started, TestOpened, Told
 from nasforge.experiment.journal import JOURNAL, LOCK, is_locked, parse, without_collection
 from nasforge.experiment.state import State
 from nasforge.views.tables import budget_used
@@ -50,6 +50,8 @@ class Times:
             self.attempts.setdefault(event.number, []).append((at, at))
             if event.attempt > 1:
                 return  # the search was resumed
+        elif isinstance(event, Interrupted) and event.cause == KILL:
+            return  # the search was resumed
         elif isinstance(event, (Reported, Told, Interrupted)):
             spans = self.attempts.get(event.number)
             if spans:

@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import JournalError
-from nasforge.core.events import Asked, Checked, Event, Header, Interrupted, Reported, Started, Told
+from nasforge.core.events import (
+    FAULT,
+    KILL,
+    REQUEST,
+    Asked,
+    Checked,
+    Event,
+    Header,
+    Interrupted,
+    Reported,
+    Started,
+    Told,
+)
 from nasforge.core.trial import Score, TrainShared
 from nasforge.experiment.journal import JOURNAL, parse
 from nasforge.experiment.state import State
@@ -41,6 +53,13 @@ class LogLine:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON-able form."""
         return {"at": self.at, "event": self.event, "text": self.text, "metrics": dict(self.metrics)}
+
+
+_INTERRUPTED = {
+    REQUEST: "the driver stopped on request",
+    KILL: "the process of the search ended or was killed",
+    FAULT: "its GPU failed, and the driver ended",
+}
 
 
 def log_of(folder: Path, number: int) -> list[LogLine]:
@@ -110,7 +129,7 @@ def _line(event: Event, at: float | None, unit: str) -> LogLine:
             for limit, excess in event.result.violations.items():
                 text += f"; {limit} is exceeded by {percent(excess, 1)}"
         case Interrupted():
-            text = f"attempt {event.attempt} ends: the driver stopped on request"
+            text = f"attempt {event.attempt} ends: {_INTERRUPTED[event.cause]}"
     return LogLine(at, event.kind, text, metrics)
 
 

@@ -4,12 +4,13 @@ import pytest
 from expecting import raises
 
 from nasforge.api.compare import campaign_configs
-from nasforge.api.search import make_strategy, search
+from nasforge.api.search import make_strategy, search, suited_to_images
 from nasforge.api.starts import portfolio_for, with_starts
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.recipe import recipe_of
 from nasforge.experiment.journal import JOURNAL
 from nasforge.experiment.state import load_state
+from nasforge.models.network import fresh
 from nasforge.models.resolution import suited
 from nasforge.settings.experiment import ExperimentConfig, resolve
 from nasforge.settings.space_file import load_portfolio, load_space, shipped_portfolios
@@ -132,6 +133,22 @@ def test_every_point_of_the_portfolio_lies_in_the_space(images, pixels):
     assert len({point.point_id for point in points}) == len(points)
     for point in points:
         recipe_of(space, point, {})
+
+
+@pytest.mark.parametrize(("pixels", "params"), [(32, 5_000), (64, 15_000), (128, 15_000)])
+def test_with_limits_the_portfolio_ends_with_small_networks(pixels, params):
+    space = suited(load_space("photos"), (3, pixels, pixels))
+    usual, limited = portfolio_for(space, 100), portfolio_for(space, 100, limited=True)
+    assert limited[: len(usual)] == usual
+    sizes = [sum(p.numel() for p in fresh(space, point, 0, in_channels=3, classes=3).parameters()) for point in limited]
+    assert sizes[len(usual) :] == sorted(sizes[len(usual) :], reverse=True) and sizes[-1] < params < min(sizes[:-1])
+
+
+def test_a_search_with_limits_begins_with_small_networks_too(settings):
+    settings = {**settings, "space": "photos", "start_from": "portfolio"}
+    configs = (suited_to_images(resolve({**settings, "constraints": limits})) for limits in ([], ["params<=60k"]))
+    usual, limited = (with_starts(config).start_from.points for config in configs)
+    assert limited[: len(usual)] == usual and len(limited) > len(usual)
 
 
 def test_photos_in_colour_are_mirrored_at_first_and_writing_is_not():

@@ -263,7 +263,7 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path):
 def test_a_link_to_nothing_is_named(tmp_path, target):
     classes(tmp_path, "ant", "bee")
     (tmp_path / "ant" / "broken.png").symlink_to(target)
-    with raises(DataError, "missing", None, "broken.png"):
+    with raises(DataError, "missing", None, "broken.png", f"nasforge inspect {tmp_path}"):
         load_data(DataConfig(str(tmp_path)))
 
 

@@ -1,5 +1,6 @@
 """The rules of a search: budget, constraints, retries, pruning, resume, finalists."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,15 @@ import pytest
 from expecting import raises
 
 from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchError
-from nasforge.core.events import Asked, Checked, Event, Reported, Started, Told
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Event,
+    Interrupted,
+    Reported,
+    Started,
+    Told,
+)
 from nasforge.core.goals import Budget
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
 from nasforge.experiment.experiment import Experiment, reopen
@@ -320,17 +329,51 @@ def test_check_without_tell_of_a_rejection_is_finished(tmp_path: Path) -> None:
         assert experiment.state.accepted == 1
 
 
-def test_two_attempts_killed_with_their_driver_are_a_crash(tmp_path: Path) -> None:
+def test_attempts_that_ended_with_their_driver_do_not_count(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 1})
+    for attempt in range(1, 6):
+        with toy_experiment(config) as experiment:  # it closes as after a kill: no event says that it ends
+            job = experiment.next()
+            assert job is not None and job.attempt == attempt
+    with toy_experiment(config) as experiment:
+        experiment.next()
+        experiment.tell(0, 6, Result.failed("crash", "gone"))  # a worker that dies alone counts as before
+        assert experiment.next() is not None
+        experiment.tell(0, 7, Result.failed("crash", "gone"))
+        assert experiment.next() is None and experiment.state.counts()["failed"] == 1
+
+
+def test_a_trial_that_kills_every_driver_fails_at_last(tmp_path: Path) -> None:
     config = toy_config(tmp_path, budget={"trials": 2})
-    for attempt in (1, 2):
-        with toy_experiment(config) as experiment:
+    for attempt in (1, 2, 3, 4):
+        with toy_experiment(config, max_kills=3) as experiment:
             job = experiment.next()
             assert job is not None and (job.number, job.attempt) == (0, attempt)
-    with toy_experiment(config) as experiment:
+            if attempt == 2:  # the count begins again
+                experiment.report(0, attempt, 1, {"val/accuracy": 0.4})
+    with toy_experiment(config, max_kills=3) as experiment:
         job = experiment.next()
         assert job is not None and job.number == 1
         result = experiment.state.trials[0].result
-        assert result and result.error and result.error.cause == "crash"
+        assert result and result.error and result.error.cause == "crash" and "3 times" in result.error.message
+
+
+def test_a_journal_of_schema_1_has_no_causes_so_there_a_kill_counts(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 2})
+    with toy_experiment(config) as experiment:
+        experiment.next()
+    lines = [json.loads(line) for line in (config.folder / JOURNAL).read_text().splitlines()]
+    lines[0]["schema"] = 1
+    for line in lines:
+        del line["at"]
+    lines[1]["proposal"].pop("origin", None)
+    (config.folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with toy_experiment(config) as experiment:
+        experiment.next()
+    with toy_experiment(config) as experiment:
+        job = experiment.next()
+        assert job is not None and job.number == 1
+    assert not any(isinstance(event, Interrupted) for event in read_events(config.folder))
 
 
 def test_an_interrupt_on_request_does_not_count(tmp_path: Path) -> None:

@@ -110,6 +110,17 @@ def test_lock_keeps_a_second_driver_out(tmp_path: Path) -> None:
     Journal(tmp_path).close()
 
 
+def test_a_disk_that_is_full_at_the_start_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with raises(JournalError, "failed", None, tmp_path, "No space left on device"):
+            Journal(tmp_path)
+    Journal(tmp_path).close()  # the lock was released
+
+
 def test_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
     journal.append(HEADER)

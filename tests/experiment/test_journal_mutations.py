@@ -85,6 +85,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
             experiment.tell(job.number, 1, outcomes[job.number])
         for event in (
             Interrupted(1, 1),
+            Interrupted(1, 1, "kill"),
             Extended({"trials": 9.0}),
             Moved({"data": {"source": "digits"}, "evaluator": {"name": "training", "options": {}}}),
             TestOpened("best", {}),

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent / "mlflow"))
 from made_journal import header, mixed, point, trial, write
 
 from nasforge.core.errors import JournalError
-from nasforge.core.events import Asked, Checked, Started, Told
+from nasforge.core.events import Asked, Checked, Interrupted, Started, Told
 from nasforge.core.trial import Measure, Result
 from nasforge.experiment.journal import JOURNAL, Journal
 from nasforge.experiment.state import State, load_state
@@ -122,16 +122,18 @@ def test_times_of_attempts_and_of_the_search(tmp_path):
     import dataclasses
     import json
 
-    folder = write(tmp_path / "timed", [dataclasses.replace(header(), schema=2), *trial(0), *trial(1, "running")])
+    events = [dataclasses.replace(header(), schema=2), *trial(0), *trial(1, "running"), Interrupted(1, 1, "kill")]
+    folder = write(tmp_path / "timed", events)
     path = folder / JOURNAL
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for second, line in enumerate(lines):
         line["at"] = 1000.0 + second
+    lines[-1]["at"] = 2000.0  # a later driver writes this line, so it says nothing about the attempt's end
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     reader = Reader(folder)
     reader.refresh()
     assert reader.times.attempts == {0: [(1003.0, 1007.0)], 1: [(1010.0, 1010.0)]}
-    assert (reader.times.began, reader.times.latest, reader.times.active) == (1000.0, 1010.0, 10.0)
+    assert (reader.times.began, reader.times.latest, reader.times.active) == (1000.0, 2000.0, 10.0)
 
 
 def test_a_driver_is_seen(made):

@@ -21,7 +21,8 @@ def test_a_log_has_the_events_of_its_trial_alone(tmp_path: Path) -> None:
     weights = Artifact("artifacts/0/attempt-1/weights.safetensors", "0" * 64, 3)
     asked = Asked(12, Measure(point(1), weights=weights, origin=Origin((1, 2), "crossover", 3, "joint")))
     events = [asked, Checked(12, {"cost/params": 9.0}, "accepted"), Started(12, 1), Interrupted(12, 1), Started(12, 2)]
-    events += [Reported(12, 2, 1, {"val/accuracy": 0.5}, "stop"), Told(12, Result("pruned", values=(0.5, 1.0)))]
+    events += [Interrupted(12, 2, "kill"), Started(12, 3)]
+    events += [Reported(12, 3, 1, {"val/accuracy": 0.5}, "stop"), Told(12, Result("pruned", values=(0.5, 1.0)))]
     made = [dataclasses.replace(header(), schema=2), *(event for n in range(12) for event in trial(n)), *events]
     folder = write(tmp_path / "made", made)
     lines = log_of(folder, 12)
@@ -31,10 +32,12 @@ def test_a_log_has_the_events_of_its_trial_alone(tmp_path: Path) -> None:
         "attempt 1 begins",
         "attempt 1 ends: the driver stopped on request",
         "attempt 2 begins",
-        "epoch 1 of attempt 2, and the pruner stops it",
+        "attempt 2 ends: the process of the search ended or was killed",
+        "attempt 3 begins",
+        "epoch 1 of attempt 3, and the pruner stops it",
         "pruned",
     ]
-    kinds = ["asked", "checked", "started", "interrupted", "started", "reported", "told"]
+    kinds = ["asked", "checked", *("started", "interrupted") * 2, "started", "reported", "told"]
     assert [line.event for line in lines] == kinds
     assert lines[1].metrics == {"cost/params": 9.0} and all(line.at for line in lines)
     assert texts(folder, 1)[-1] == "finished" and len(texts(folder, 1)) == 7

@@ -17,6 +17,8 @@ _NEVER_STOPPED = 3
 _GRACE = 0.02
 """Share of the time of the fit by which a training that was forecast to fit may be late."""
 _SHOWN = {"val/accuracy": "accuracy", "val/f1_macro": "macro F1"}
+_LOOKING, _FIRST = 0.25, 0.5
+"""Shares of the time of the last trainings in which a first candidate within the limits is looked for, and trained."""
 _CAUTION = 1.1
 """A forecast from other networks is taken so much longer."""
 
@@ -26,10 +28,17 @@ class Keeper:
 
     Attributes:
         ended: whether it has ended the search.
-        stopped_by_user: whether the user had asked for the end before.
     """
 
-    def __init__(self, log: FitLog, end: float, trainings: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        log: FitLog,
+        end: float,
+        trainings: int,
+        say: Callable[[str], None],
+        last: float = 0.0,
+        needed: float = 0.0,
+    ) -> None:
         """Take what is known before the search.
 
         Args:
@@ -37,12 +46,16 @@ class Keeper:
             end: of the search, in seconds of the fit.
             trainings: of one candidate.
             say: takes a line for the user.
+            last: seconds after that end that are kept for the last trainings. Where limits refuse every candidate
+                before the end, the first one takes a share of them.
+            needed: forecast of the seconds of one candidate's trainings.
         """
+        self._last, self._needed = last, needed
         self._log, self._end, self._trainings, self._say = log, end, trainings, say
         self._seen: list[tuple[float, float]] = []  # (multiply-adds, seconds of one training)
         self._experiment: Experiment | None = None
         self._grace = _GRACE * end
-        self.ended = self.stopped_by_user = False
+        self.ended = False
 
     def watch(self, experiment: Experiment) -> None:
         """Take the experiment that is to be ended, and learn from the trials that it has."""
@@ -77,8 +90,12 @@ class Keeper:
                 self._tell(event.number)
             except JournalError as error:  # the experiment would go on without its clock
                 self._experiment.stop_now(StopNow(str(error)))
-        if isinstance(event, Checked) and event.verdict != "accepted" and self._log.used > self._end:
-            self._stop()
+        if isinstance(event, Checked) and event.verdict != "accepted":
+            looking = 0.0 if self._experiment.state.accepted else _LOOKING * self._last
+            if self._log.used > self._end + looking:
+                self._stop()
+        elif isinstance(event, Checked) and self._experiment.state.accepted == 1:
+            self._end = max(self._end, min(self._log.used + self._needed, self._end + _FIRST * self._last))
         if isinstance(event, Reported) and self._is_too_late():
             self._stop()
         if not self._seen:  # a first candidate is always tried
@@ -141,5 +158,5 @@ class Keeper:
 
     def _stop(self) -> None:
         assert self._experiment is not None  # noqa: S101
-        self.ended, self.stopped_by_user = True, self._experiment.stopping
+        self.ended = True
         self._experiment.stop_now(TimeOver("the time of the search is over"))

@@ -22,6 +22,7 @@ from nasforge.api.fit.search import candidates_of, search
 from nasforge.api.fit.ship import answer_of, keep_best, ship, test_answers_of, tested_once
 from nasforge.api.fit.work import Work, phase
 from nasforge.api.fit.yardsticks import measure_yardsticks, yardstick_on_test
+from nasforge.training.device import device_of
 
 Say = Callable[[str], None]
 
@@ -35,6 +36,9 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
         seconds: of the whole fit, all sessions together.
         tracking_uri: of MLflow, or `none`.
         say: takes a line for the user.
+
+    Raises:
+        NasforgeError: a user's mistake, in words; a device that does not exist here is one before any work.
     """
     threads = torch.get_num_threads()
     try:
@@ -45,6 +49,7 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
 
 def _run(work: Work, say: Say) -> None:
     log, request = work.log, work.request
+    device_of(request.device)  # one that this machine has not, fails before any work
     with phase(log, "images"):
         if request.pretrained:
             work.backbones  # noqa: B018  (a download that fails, fails before any work)

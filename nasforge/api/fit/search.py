@@ -14,7 +14,7 @@ from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
 from nasforge.api.starts import CLASS_WEIGHTS
-from nasforge.core.errors import SearchError, StopNow
+from nasforge.core.errors import SearchError, TimeOver
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment.journal import SEARCH
 from nasforge.experiment.state import State, load_state
@@ -93,18 +93,18 @@ def search(work: Work) -> State:
     entry = work.log.last("searched")
     if entry is not None and entry["until"] >= until:
         return load_state(config.folder)
-    keeper = Keeper(work.log, until, plan.folds, work.say)
+    last = max(work.seconds - work.end - until, 0.0)
+    keeper = Keeper(work.log, until, plan.folds, work.say, last, plan.folds * plan.training)
     try:
         with trainings_end_by(keeper.deadline):
             state = compose.search(
                 config, trackers=[keeper], say=_quietly(work.say), on_open=keeper.watch, patient=False
             )
-    except StopNow:
-        if not keeper.ended or keeper.stopped_by_user:
-            raise
+    except TimeOver:  # the keeper's; a stop by the user goes on
         state = load_state(config.folder)
     if not state.accepted:
-        raise nothing_is_admitted(state)
+        advice = "Give more --time to look for smaller networks, or relax the constraint and use another --name"
+        raise nothing_is_admitted(state, advice)
     if not any(trial.comparable for trial in state.trials.values()):
         raise SearchError(
             f"{work.folder}: no network was trained to the end in time: {state.why_no_best}. Give more --time",
@@ -116,8 +116,8 @@ def search(work: Work) -> State:
 
 
 def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
-    """Pass on the messages of the search, without the notes that the inspection has printed already."""
-    return lambda text: None if text.startswith("Note: data ") else say(text)
+    """Pass on the messages of the search, without notes on data, which are printed already, and on the runner."""
+    return lambda text: None if text.startswith(("Note: data ", "Note: trial ")) else say(text)
 
 
 def candidates_of(work: Work, state: State) -> list[Answered]:

@@ -6,12 +6,14 @@ import logging
 import math
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import get_ray_address_from_environment
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, NasforgeError, SearchError, did_you_mean
@@ -22,6 +24,9 @@ from nasforge.runners.ray_tune.local_cluster import job_config, local_cluster, s
 from nasforge.runners.ray_tune.private_folder import PrivateFolder, private_folder
 
 DEFAULT_RESOURCES: dict[str, dict[str, float]] = {"measure": {"cpu": 1}, "train_shared": {"cpu": 1}}
+
+_ANSWER_S = 10.0
+"""Seconds in which a cluster must accept a connection."""
 
 
 class Cluster:
@@ -71,11 +76,30 @@ def cluster(address: str | None, cpus: int | None = None, logical_gpus: int | No
 @contextmanager
 def _joined(address: str) -> Iterator[None]:
     with _explained(f"the Ray cluster at '{address}' cannot be reached", "Check --address"), sigterm_is_ours():
+        _check_answers(address)
         ray.init(address=address, job_config=job_config(), logging_level=logging.ERROR, log_to_driver=False)
     try:
         yield
     finally:
         shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Connect to the address for a moment: where nobody answers, Ray waits for more than a minute.
+
+    Raises:
+        ConnectionError: nobody accepts a connection at this host and port, or there is no such host.
+    """
+    place = get_ray_address_from_environment(address, None) if address == "auto" else address
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # Ray says what is wrong with it
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S):
+            pass
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConnectionError(f"nobody answers at host {host}, port {port} ({reason})") from None
 
 
 @contextmanager

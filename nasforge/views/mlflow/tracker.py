@@ -34,7 +34,11 @@ def _warn(text: str) -> None:
 
 
 class MlflowTracker:
-    """Delivers a running search to MLflow from its own thread; once made, it neither raises nor makes a search wait."""
+    """Delivers a running search to MLflow from its own thread; once made, it neither raises nor makes a search wait.
+
+    Attributes:
+        stopped: whether Ctrl-C ended the waiting of `close`.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class MlflowTracker:
         self._ended = threading.Event()
         self._trouble = ""
         self._advice = ""
+        self.stopped = False
         self._thread: threading.Thread | None = None
 
     def on_event(self, event: Event) -> None:
@@ -91,7 +96,7 @@ class MlflowTracker:
             self._delivery.end = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
 
     def close(self) -> None:
-        """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting."""
+        """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting: `stopped`."""
         if self._thread is None:
             return
         self._closing.set()
@@ -100,7 +105,7 @@ class MlflowTracker:
         try:
             self._wait()
         except KeyboardInterrupt:
-            trouble = "stopped"
+            trouble, self.stopped = "stopped", True
         stuck = not self._ended.is_set()
         left = self._delivery.left()
         if stuck:

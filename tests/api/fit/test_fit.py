@@ -234,6 +234,13 @@ def test_a_missing_folder_leaves_nothing_behind(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_device_that_is_not_here_is_refused_before_the_images_are_read(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("nasforge.api.fit.work.inspect", lambda *arguments, **options: pytest.fail("images are read"))
+    with raises(ConfigError, "failed", "device", "meta"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, device="meta"))
+    assert not list((tmp_path / "runs").iterdir())
+
+
 def test_ctrl_c_loses_nothing(place, tmp_path, monkeypatch, fitted):
     shutil.copytree(fitted.folder, tmp_path / "runs" / "few")
     log_file = tmp_path / "runs" / "few" / FIT

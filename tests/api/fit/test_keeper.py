@@ -8,18 +8,18 @@ import pytest
 from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import TimeOver
-from nasforge.core.events import Reported
+from nasforge.core.events import Checked, Reported
 from nasforge.core.trial import Result
 
 
 class Stopped:
     """An experiment as the keeper sees it."""
 
-    stopping = False
-
     def __init__(self, *trials):
         self.state = SimpleNamespace(
-            trials=dict(enumerate(trials)), open_trials=[t for t in trials if t.result is None]
+            trials=dict(enumerate(trials)),
+            open_trials=[t for t in trials if t.result is None],
+            accepted=len(trials),
         )
 
     def stop_now(self, stop):
@@ -33,8 +33,8 @@ def trial(*steps, comparable=False):
     )
 
 
-def keeper_of(log, experiment, end, trainings=5):
-    keeper = Keeper(log, end, trainings, lambda text: None)
+def keeper_of(log, experiment, end, trainings=5, **more):
+    keeper = Keeper(log, end, trainings, lambda text: None, **more)
     keeper._experiment = experiment
     return keeper
 
@@ -91,3 +91,20 @@ def test_the_line_of_a_candidate(log, result, line):
     )
     keeper._tell(0)
     assert len(lines) == 1 and lines[0].startswith(f"candidate 0: {line}")
+
+
+def test_where_limits_refuse_all_a_first_candidate_is_looked_for_in_the_time_of_the_last_trainings(log):
+    refused = Checked(0, {}, "rejected")
+    looking = keeper_of(log, Stopped(), 90, last=100.0)
+    looking.on_event(refused)
+    assert not looking.ended
+    for experiment, last in ((Stopped(), 0.0), (Stopped(), 20.0), (Stopped(trial()), 100.0)):
+        with pytest.raises(TimeOver):
+            keeper_of(log, experiment, 90, last=last).on_event(refused)
+
+
+@pytest.mark.parametrize(("needed", "left"), [(20.0, 20.0), (500.0, 40.0)])
+def test_a_first_candidate_that_comes_late_has_time_to_train(log, needed, left):
+    keeper = keeper_of(log, Stopped(trial()), 90, trainings=1, last=100.0, needed=needed)
+    keeper.on_event(Checked(0, {}, "accepted"))
+    assert keeper.deadline() == pytest.approx(time.monotonic() + left, abs=1)

@@ -5,12 +5,16 @@ import time
 import numpy as np
 import pytest
 
+from nasforge.api import search as compose
 from nasforge.api.fit.log import FitLog, Request
-from nasforge.api.fit.search import config_of
+from nasforge.api.fit.search import config_of, search
 from nasforge.api.fit.work import Work
 from nasforge.api.starts import CLASS_WEIGHTS, with_starts
+from nasforge.core.errors import StopNow
 from nasforge.core.recipe import recipe_of
 from nasforge.experiment.journal import JOURNAL, SEARCH
+from nasforge.settings.experiment import resolve
+from nasforge.views.mlflow.tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -70,6 +74,37 @@ def test_the_header_of_classes_of_similar_size_is_as_it_was(work_on, objective, 
     config = config_of(work, epochs=1, folds=1)
     assert CLASS_WEIGHTS not in config.space.domains and work.log.last("decision", name="class_weights") is None
     assert set(settings_of(config)) == {weights}
+
+
+@pytest.mark.parametrize("stop", [StopNow("stopped at once"), KeyboardInterrupt()])
+def test_ctrl_c_at_the_moment_in_which_the_time_is_over_stops_the_fit(work_on, monkeypatch, stop):
+    def stopped(config, trackers, **more):
+        trackers[0].ended = True
+        raise stop
+
+    monkeypatch.setattr("nasforge.api.fit.work.fastest_threads", lambda *arguments: (1, 0.02))
+    monkeypatch.setattr("nasforge.api.search.search", stopped)
+    work, _ = work_on((80, 80))
+    with pytest.raises(type(stop)):
+        search(work)
+    assert work.log.last("searched") is None
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_ctrl_c_while_mlflow_gets_the_rest_stops_a_fit(tmp_path, monkeypatch, patient):
+    def interrupted(tracker, thread):
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowTracker, "_wait", interrupted)
+    settings = {"space": "tiny", "data": {"source": "digits", "images": 200}, "strategy": "random", "runner": "local"}
+    more = {"epochs": 1, "budget": {"trials": 1}, "runs_dir": str(tmp_path), "name": "one"}
+    config = resolve({**settings, **more})
+    if patient:
+        assert compose.search(config, say=lambda text: None).counts()["finished"] == 1
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            compose.search(config, say=lambda text: None, patient=False)
 
 
 def test_a_search_that_an_older_version_began_keeps_its_rule(work_on):

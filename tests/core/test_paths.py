@@ -1,0 +1,18 @@
+"""Paths that are not there, and names that look like them."""
+
+from nasforge.core.paths import like_path
+
+
+def test_a_path_with_a_mistake_is_answered_with_a_name_next_to_it(tmp_path, monkeypatch):
+    (tmp_path / "Meine Fotos" / "cells").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for typed in ("Meine Foto", "Meine Foto/", "meine Fotos"):
+        assert "'Meine Fotos'" in like_path(typed)
+    assert "'Meine Fotos/cells'" in like_path("Meine Foto/cells")
+    assert f"'{tmp_path}/Meine Fotos/cells'" in like_path(tmp_path / "Meine Fotos/cell")
+
+
+def test_where_nothing_looks_alike_nothing_is_said(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("cells", "cells/inner", "x" * 300, "a\0b"):
+        assert like_path(tmp_path / name) == ""
