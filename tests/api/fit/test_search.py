@@ -92,8 +92,8 @@ def test_ctrl_c_at_the_moment_in_which_the_time_is_over_stops_the_fit(work_on, m
 
 @pytest.mark.parametrize("patient", [True, False])
 def test_ctrl_c_while_mlflow_gets_the_rest_stops_a_fit(tmp_path, monkeypatch, patient):
-    def interrupted(tracker, thread):
-        thread.join()
+    def interrupted(tracker):
+        tracker._thread.join()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MlflowTracker, "_wait", interrupted)
