@@ -42,6 +42,8 @@ _PROXIES = 0
 _RESCORED = 1.5
 _FAILURES = 3
 _PATIENCE = 30
+_CLIMBING, _VAST = 10, 100_000
+"""Trials in a row that are not better until the ascent is over; points of a space that makes an ascent necessary."""
 _CANDIDATES = 300
 _SCREENED = 2000
 _DIGITS, _DIGITS_OF_WEIGHTS = 3, 6
@@ -345,7 +347,7 @@ class Predictor:
 
         known = [trial for trial in self._known if not self._told[trial].violation]
         member.learn(self._lesson(known, targets, weights))
-        return member.draw(rows, draws)
+        return member.draw(rows, self._deviates(len(rows), draws))
 
     def _margins(self, rows: Rows, draws: np.random.Generator) -> Numbers:
         """Return every candidate's margin to rejection by one draw; negative if it would be rejected."""
@@ -356,7 +358,17 @@ class Predictor:
 
         known = [trial for trial in self._known if self._told[trial].merit or self._told[trial].violation]
         self._limits.learn(self._lesson(known, targets, 0))
-        return self._limits.draw(rows, draws).values
+        return self._limits.draw(rows, draws.standard_normal(len(rows))).values
+
+    def _deviates(self, count: int, draws: np.random.Generator) -> Numbers:
+        """Return by how many deviations every candidate's value lies above its mean.
+
+        The largest of a thousand independent draws is one of a random candidate, of which the model knows nothing. In a
+        vast space hardly one of those is any good, so all share one number as long as this leads upwards.
+        """
+        if self._single and self._stalled < _CLIMBING and self._space.size > _VAST:
+            return np.full(count, abs(draws.standard_normal()))
+        return draws.standard_normal(count)
 
 
 def _forecast(drawn: Drawn, index: int, weights: Sequence[float]) -> Forecast:

@@ -74,7 +74,7 @@ class Drawn(NamedTuple):
     """Draw of a regressor, one number for every row.
 
     Attributes:
-        values: drawn from the predicted distributions.
+        values: from the predicted distributions.
         means: of the predictions.
         deviations: expected standard deviations of the outcomes, noise included where the regressor knows it.
     """
@@ -91,8 +91,13 @@ class Member(Protocol):
         """Forget everything and learn this: what is learnt depends on the lesson alone."""
         ...
 
-    def draw(self, rows: Rows, draws: np.random.Generator) -> Drawn:
-        """Draw a value for every row from its predicted distribution, independently."""
+    def draw(self, rows: Rows, deviates: Numbers) -> Drawn:
+        """Return a value for every row from its predicted distribution.
+
+        Args:
+            rows: of the candidates.
+            deviates: how many standard deviations each value lies above its mean, drawn from the standard normal.
+        """
         ...
 
 
@@ -151,10 +156,10 @@ class Process:
         self._process.fit(rows * self._stretch, targets)
         self._amplitude = math.sqrt(max(1e-6, float(targets @ self._process.alpha_) / len(targets)))
 
-    def draw(self, rows: Rows, draws: np.random.Generator) -> Drawn:
-        """Draw from the normal distribution of every row."""
+    def draw(self, rows: Rows, deviates: Numbers) -> Drawn:
+        """Return values of the normal distribution of every row."""
         means, deviations = self._process.predict(rows * self._stretch, return_std=True)
-        values = np.asarray(means + self._amplitude * deviations * draws.standard_normal(len(rows)))
+        values = np.asarray(means + self._amplitude * deviations * deviates)
         return Drawn(values, means, self._amplitude * np.sqrt(np.square(deviations) + self._noise))
 
 
@@ -170,12 +175,12 @@ class Trees:
         seeds = range(_TREES * len(lesson.known), _TREES * (len(lesson.known) + 1))
         self._trees = [ExtraTreeRegressor(random_state=seed).fit(rows, targets) for seed in seeds]
 
-    def draw(self, rows: Rows, draws: np.random.Generator) -> Drawn:
-        """Draw from the normal distribution with the mean and deviation of the trees' predictions of a row."""
+    def draw(self, rows: Rows, deviates: Numbers) -> Drawn:
+        """Return values of the normal distribution with the mean and deviation of the trees' predictions of a row."""
         short = rows.astype(np.float32)
         predictions = np.array([tree.predict(short, check_input=False) for tree in self._trees])
         means, deviations = predictions.mean(0), predictions.std(0)
-        return Drawn(np.asarray(means + deviations * draws.standard_normal(len(rows))), means, deviations)
+        return Drawn(np.asarray(means + deviations * deviates), means, deviations)
 
 
 def milestone(count: int) -> int:
