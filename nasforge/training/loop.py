@@ -17,7 +17,7 @@ from nasforge.tasks.task import Criterion, Task
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
-from nasforge.training.device import memory_format, uses_bf16, without_overrun
+from nasforge.training.device import keep_freed_memory, memory_format, uses_bf16, without_overrun
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.graphs import Forward, forward_of
 from nasforge.training.health import Health, where_not_finite
@@ -108,6 +108,8 @@ def train(
     device, meter = torch.device(device), Meter(limits)
     bf16, layout = uses_bf16(recipe, device), memory_format(without_overrun(recipe, device, network), device)
     check_images(recipe, split)
+    if device.type == "cpu":
+        keep_freed_memory()
     set_dropout(network, recipe.dropout)
     set_drop_path(network, recipe.drop_path)
     if fresh:
