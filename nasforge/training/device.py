@@ -248,8 +248,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep memory that tensors free for the tensors of the next step. Return whether it does so from now on.
 
     By default it returns large blocks to the system at once, so the next step has a page fault for every 4 KB of them:
-    16,000 in a step of a ResNet-8 with a batch of 256, which took a tenth of its time. `release_memory` returns what
-    is left after a training. Where the user has set glibc's variables, they stay in force.
+    6,000 to 17,000 in a step of a ResNet-8 with a batch of 256, 2 to 10 % of its time (benchmarks/freed_memory.py).
+    `release_memory` returns what is left after a training. Variables of glibc that the user has set stay in force.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None or any(os.environ.get(name) for name in _MALLOC_VARIABLES):
