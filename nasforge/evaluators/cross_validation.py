@@ -39,7 +39,7 @@ from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import Trained, train
 from nasforge.training.meter import Limits
 from nasforge.training.scoring import Validation
-from nasforge.training.state import Checkpoint
+from nasforge.training.state import EPOCH_CHECKPOINT_S, Checkpoint
 
 Fold = tuple[Split, Split]
 """The training split and the validation split of one training."""
@@ -157,9 +157,13 @@ class Averaged:
                         epochs=self._epochs,
                         seed=seed,
                         device=device,
-                        validation=Validation(validation, training.extra, at_end=True),  # pruners see whole trainings
+                        validation=Validation(validation, training.extra, at=()),  # pruners see whole trainings
                         # one that is complete gives its network and figures back at once when the trial is continued
-                        checkpoint=Checkpoint(report.checkpoint.with_name(f"{report.checkpoint.name}.{number}")),
+                        checkpoint=Checkpoint(
+                            report.checkpoint.with_name(f"{report.checkpoint.name}.{number}"),
+                            epoch_s=EPOCH_CHECKPOINT_S,
+                            at_end=True,
+                        ),
                         flops=report.costs.get("cost/flops", 0.0),
                         limits=Limits(seconds=left_s, since=since),
                         task=training.task,

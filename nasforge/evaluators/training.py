@@ -15,7 +15,7 @@ from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.errors import BuildError, ConfigError, Problem, RecipeError, SearchError
 from nasforge.core.goals import Objective
 from nasforge.core.protocols import Report
-from nasforge.core.ranges import check_flag, check_number, check_whole
+from nasforge.core.ranges import Range, check_flag, check_number, check_whole
 from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
 from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import ImageData, Split, load_data
@@ -44,10 +44,8 @@ from nasforge.training.meter import Limits
 from nasforge.training.phases import Phase
 from nasforge.training.remarks import remarks_on
 from nasforge.training.scoring import Validation, answers
-from nasforge.training.state import Checkpoint
+from nasforge.training.state import EPOCH_CHECKPOINT_S, Checkpoint
 
-EPOCH_CHECKPOINT_S = 5.0
-"""Seconds of work that a killed trial may lose. A checkpoint takes .02 to .1 s, as long as many a small epoch."""
 _WORK = ("time/train_s", "time/worker_s", "work/multiply_adds")
 """Metrics of the cost of a training."""
 
@@ -68,6 +66,7 @@ class Training:
         extra_metrics: Sequence[str] = (),
         per_class: bool = False,
         keep_answers: bool = False,
+        validate_at: Sequence[int] | None = None,
         cuda_graphs: bool = False,
     ) -> None:
         """Check the settings; load nothing.
@@ -82,6 +81,8 @@ class Training:
             per_class: keep precision, recall and F1 of every class, and the confusion matrix, next to the weights.
             keep_answers: keep the predicted probabilities of the validation images next to the weights (artifact
                 `answers`).
+            validate_at: epochs to validate after, in addition to the ladder's and the last; None: after every epoch. A
+                pruner judges a trial only at epochs that are validated.
             cuda_graphs: on a GPU, record the forward and backward pass of each network and replay them. This saves the
                 launches of small networks. Networks that cannot be recorded are trained as usual, with a warning.
 
@@ -105,6 +106,7 @@ class Training:
         self.metrics = (*(f"val/{name}" for name in scores), "train/loss", *_WORK)
         self.per_class = check_flag(per_class, "evaluator: per_class")
         self.keep_answers = check_flag(keep_answers, "evaluator: keep_answers")
+        self.validate_at = _epochs_to_validate(validate_at, spec)
         self.cuda_graphs = check_flag(cuda_graphs, "evaluator: cuda_graphs")
         if any(rung.proxies for rung in self.ladder):
             self._scoring()  # are there such proxies?
@@ -306,7 +308,7 @@ class Training:
             earlier=self._cheaper_phases(network, data, report.costs.get("cost/flops", 0.0)),
             seed=report.seed,
             device=device,
-            validation=Validation(data.validation, self.extra),
+            validation=Validation(data.validation, self.extra, self.validate_at),
             checkpoint=Checkpoint(report.checkpoint, start=_start(proposal, report), epoch_s=EPOCH_CHECKPOINT_S),
             on_epoch=report,
             flops=report.costs.get("cost/flops", 0.0),
@@ -388,6 +390,21 @@ def _extra_figures(task: Task, objectives: Sequence[Objective], extra_metrics: S
             key="evaluator.extra_metrics",
         )
     return task.requested([*extra_metrics, *(objective.metric for objective in objectives)])
+
+
+def _epochs_to_validate(validate_at: Sequence[int] | None, spec: SearchSpec) -> frozenset[int] | None:
+    """Return the epochs after which a training is validated before its last one; None: after every epoch."""
+    if validate_at is None:
+        return None
+    is_list = isinstance(validate_at, (list, tuple))
+    if not is_list or not all(epoch in Range(whole=True, least=1) for epoch in validate_at):
+        raise ConfigError(
+            f"evaluator 'training': validate_at must be a list of whole numbers above 0, got {validate_at!r}. Name the "
+            "epochs to validate after, like [3, 10]",
+            kind="type",
+            key="evaluator.validate_at",
+        )
+    return frozenset({*validate_at, *(rung.epochs for rung in spec.ladder if not rung.proxies)})
 
 
 def _start(proposal: Measure, report: Report) -> Path | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import (
-    accuracy_score,
     confusion_matrix,
     f1_score,
     precision_recall_fscore_support,
@@ -39,6 +38,23 @@ def balanced_accuracy(truth: np.ndarray, chosen: np.ndarray) -> float:
     return float(np.mean([np.mean(chosen[truth == number] == number) for number in np.unique(truth)]))
 
 
+def macro_f1(truth: np.ndarray, chosen: np.ndarray) -> float:
+    """Return the mean F1 of the classes in `truth`, equal to scikit-learn's to the last bit.
+
+    scikit-learn's `f1_score` takes 2 ms to check its arguments, at every validation.
+
+    Args:
+        truth: N class numbers.
+        chosen: N class numbers.
+    """
+    classes = int(max(truth.max(), chosen.max())) + 1
+    right, asked, answered = (
+        np.bincount(numbers, minlength=classes) for numbers in (truth[truth == chosen], truth, chosen)
+    )
+    present = asked > 0
+    return float(np.mean(2.0 * right[present] / (asked + answered)[present]))
+
+
 def _roc_auc(answers: Answers) -> float:
     """Return the mean over the split's classes of one against the rest; 0.5 for a split with only one."""
     present = np.unique(answers.truth)
@@ -51,9 +67,9 @@ def _roc_auc(answers: Answers) -> float:
 
 
 ALWAYS: dict[str, Callable[[Answers], float]] = {
-    "accuracy": lambda answers: float(accuracy_score(answers.truth, answers.chosen)),
+    "accuracy": lambda answers: float(np.mean(answers.truth == answers.chosen)),
     "loss": lambda answers: answers.loss,
-    "f1_macro": _macro(f1_score),
+    "f1_macro": lambda answers: macro_f1(answers.truth, answers.chosen),
 }
 EXTRA: dict[str, Callable[[Answers], float]] = {
     "precision_macro": _macro(precision_score),

@@ -17,7 +17,7 @@ from nasforge.tasks.task import Criterion, Task
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
-from nasforge.training.device import memory_format, uses_bf16, without_overrun
+from nasforge.training.device import keep_freed_memory, memory_format, uses_bf16, without_overrun
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.graphs import Forward, forward_of
 from nasforge.training.health import Health, where_not_finite
@@ -86,8 +86,8 @@ def train(
         epochs: passes over `split`; the schedule spans them.
         seed: seed of order, augmentation and dropout.
         device: device of the training.
-        validation: images and metrics that score the network after every epoch, on the averaged weights where the
-            recipe has them; None: the network is not scored.
+        validation: images, metrics and epochs of the network's scores, on the averaged weights where the recipe has
+            them; None: the network is not scored.
         flops: multiply-adds of one image forward; a training step is charged three times that (forward, backward).
         earlier: phases on fewer or smaller images, before `split` is trained on for the epochs that are left.
         fresh: the network is new, so the recipe may initialise it; else its weights are kept.
@@ -108,6 +108,8 @@ def train(
     device, meter = torch.device(device), Meter(limits)
     bf16, layout = uses_bf16(recipe, device), memory_format(without_overrun(recipe, device, network), device)
     check_images(recipe, split)
+    if device.type == "cpu":
+        keep_freed_memory()
     set_dropout(network, recipe.dropout)
     set_drop_path(network, recipe.drop_path)
     if fresh:
@@ -216,7 +218,8 @@ class _Loop:
                 self.train_epoch()
                 late = state.meter.late
                 self.end_epoch(is_last=late or progress.epoch + 1 == self.end)
-            state.save_epoch(to_be_continued=(late or self.ended) and self.end < self.course.epochs)
+            is_last = late or self.ended
+            state.save_epoch(is_last=is_last, to_be_continued=is_last and self.end < self.course.epochs)
             if not self.on_epoch(progress.epoch, progress.metrics):
                 return True
             if late:
@@ -300,8 +303,9 @@ class _Loop:
     def scores(self, phase: Phase, is_last: bool) -> dict[str, float]:
         """Return the metrics of the network on the validation images, with recomputed batch statistics if need be."""
         recipe, judged, extra = self.recipe, self.judged, self.validation.extra if self.validation else ()
-        at_end = self.validation is not None and self.validation.at_end
-        validates = phase.validation is not None and (is_last or not at_end or recipe.early_stopping > 0)
+        at = self.validation.at if self.validation else None
+        is_due = is_last or at is None or self.state.progress.epoch + 1 in at or recipe.early_stopping > 0
+        validates = phase.validation is not None and is_due
         averaged = recipe.swa_share > 0 and judged is not self.state.network
         batches = recipe.precise_bn or (RECALIBRATION_BATCHES if averaged else 0)
         if batches and (validates or is_last):

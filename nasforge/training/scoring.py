@@ -20,14 +20,15 @@ class Validation:
     """Validation settings of a training.
 
     Attributes:
-        split: images to score after each epoch.
+        split: images to score.
         extra: metrics to compute in addition to the usual ones, see `Task.on_request`.
-        at_end: score after the last epoch only. A recipe that stops early needs a score after every epoch and gets it.
+        at: epochs to score after, in addition to the last; None: after every epoch. A recipe that stops early needs a
+            score after every epoch and gets it.
     """
 
     split: Split
     extra: Collection[str] = ()
-    at_end: bool = False
+    at: Collection[int] | None = None
 
 
 def answers(

@@ -28,6 +28,9 @@ from nasforge.training.phases import Course, order_of
 log = logging.getLogger(__name__)
 
 CHECKPOINT_S = 60.0
+EPOCH_CHECKPOINT_S = 5.0
+"""Seconds of work that a killed training may lose where the ends of epochs write no checkpoint more often. A checkpoint
+takes .02 to .1 s, as long as many a small epoch."""
 _COSTS = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
@@ -42,12 +45,15 @@ class Checkpoint:
             the same recipe, both together equal one training that never stopped. Only the work done here is charged.
         epoch_s: seconds since `file` was written, or the training began, after which the end of an epoch writes it. A
             training that another one is to continue always writes it at its end.
+        at_end: True to write `file` at the end of the last epoch in any case. The same training, called again, then
+            gives its network and metrics back at once.
     """
 
     file: Path | None = None
     every_s: float = CHECKPOINT_S
     start: Path | None = None
     epoch_s: float = 0.0
+    at_end: bool = False
 
 
 @dataclass
@@ -154,9 +160,15 @@ class TrainingState:
         """Return True when the last checkpoint is older than it may become inside an epoch."""
         return self._checkpoint.file is not None and time.monotonic() - self._saved_at >= self._checkpoint.every_s
 
-    def save_epoch(self, *, to_be_continued: bool) -> None:
-        """Write the checkpoint at the end of an epoch, if the last one is old or another training continues it."""
-        if to_be_continued or time.monotonic() - self._saved_at >= self._checkpoint.epoch_s:
+    def save_epoch(self, *, is_last: bool, to_be_continued: bool) -> None:
+        """Write the checkpoint at the end of an epoch, if the last one is old or it is read after the training.
+
+        Args:
+            is_last: this epoch is the last one of this training.
+            to_be_continued: it is, and another training has epochs left.
+        """
+        is_read = to_be_continued or (is_last and self._checkpoint.at_end)
+        if is_read or time.monotonic() - self._saved_at >= self._checkpoint.epoch_s:
             self.save()
 
     def save(self) -> None:

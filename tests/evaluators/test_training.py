@@ -117,6 +117,27 @@ def test_the_trials_seed_repeats_it(tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_epochs_that_nothing_reads_are_not_validated_and_the_network_is_the_same(tmp_path):
+    ladder, points = (Rung(3), Rung(5)), {}
+    for name, settings in (("every", {}), ("some", {"validate_at": [2]})):
+        report = Told(tmp_path / name)
+        spec = SearchSpec(SPACE, DATA, ladder, {"precision": "fp32"}, ())
+        result = Training(spec, device="cpu", **settings)(Measure(POINT), report)
+        weights = load_weights(report.experiment, result.artifacts["weights"])
+        scores = {step: {k: v for k, v in metrics.items() if "val/" in k} for step, metrics in report.steps}
+        points[name] = (weights, scores, {step: metrics["train/loss"] for step, metrics in report.steps})
+    every, some = points["every"], points["some"]
+    assert every[0].keys() == some[0].keys() and all(torch.equal(every[0][key], some[0][key]) for key in every[0])
+    assert [step for step, scores in some[1].items() if scores] == [2, 3, 5]  # 3 is a rung of the ladder
+    assert all(some[1][step] == every[1][step] for step in (2, 3, 5)) and every[2] == some[2]
+
+
+@pytest.mark.parametrize("validate_at", [3, "3", [0], [1.5], [True]])
+def test_epochs_to_validate_after_are_a_list_of_numbers(validate_at):
+    with raises(ConfigError, "type", "evaluator.validate_at", "validate_at", str(validate_at)):
+        evaluator(validate_at=validate_at)
+
+
 def test_false_stops_it(tmp_path):
     report = Told(tmp_path, stop_after=1)
     result = evaluator()(Measure(POINT), report)

@@ -1,5 +1,6 @@
 import gc
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -137,6 +138,34 @@ decisions:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "'failed': 0" in done.stdout
+
+
+_FAULTS = """
+import resource, torch
+from nasforge.training.device import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.ones(10 * 2**20)  # 40 MB, which glibc returns to the system at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+print(int(keep_freed_memory()), first, faults() and faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no such setting")
+def test_freed_memory_is_kept_for_the_next_step_unless_the_user_has_set_the_allocator():
+    def run(**variables):
+        clean = {key: value for key, value in os.environ.items() if key not in devices._MALLOC_VARIABLES}
+        command = [sys.executable, "-c", _FAULTS]
+        done = subprocess.run(command, env={**clean, **variables}, check=True, capture_output=True, text=True)
+        return [int(number) for number in done.stdout.split()]
+
+    kept, before, after = run()
+    assert kept == 1 and before > 100 and after < before / 4
+    assert run(GLIBC_TUNABLES="glibc.malloc.tcache_count=7")[0] == 0
 
 
 def test_free_memory_is_what_the_system_says(tmp_path):

@@ -12,6 +12,7 @@ from nasforge.core.recipe import Recipe
 from nasforge.data import load_data
 from nasforge.data.split import Split
 from nasforge.settings.experiment import DataConfig
+from nasforge.training import state
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits
@@ -52,10 +53,10 @@ def network(seed=0, classes=10):
         )
 
 
-def trained(recipe=EVERYTHING, net=None, epochs=3, seed=5, file=None, every_s=60, at_end=False, **settings):
+def trained(recipe=EVERYTHING, net=None, epochs=3, seed=5, file=None, every_s=60, at=None, **settings):
     net = net if net is not None else network()
     split, validation = splits()
-    settings |= {"checkpoint": Checkpoint(file, every_s), "validation": Validation(validation, at_end=at_end)}
+    settings = {"checkpoint": Checkpoint(file, every_s), "validation": Validation(validation, at=at)} | settings
     outcome = train(net, split, recipe, epochs=epochs, seed=seed, **settings)
     return net, outcome
 
@@ -227,6 +228,19 @@ def test_a_finished_training_is_not_done_again(tmp_path):
     _, outcome = trained(net=again, file=file)
     assert outcome.steps_done == 3
     assert same(net, again)
+
+
+@pytest.mark.parametrize(("at_end", "written"), [(False, 0), (True, 1)])
+def test_a_short_training_writes_one_checkpoint_at_most_and_is_the_same(tmp_path, monkeypatch, at_end, written):
+    files = []
+    monkeypatch.setattr(state, "_write", lambda file, content, write=state._write: files.append(write(file, content)))
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", epoch_s=600.0, at_end=at_end)
+    net, _ = trained(checkpoint=checkpoint)
+    assert len(files) == written and same(net, trained()[0])
+    again = network(seed=99)
+    if written:
+        breaking(again, 0)  # nothing is trained
+    assert trained(net=again, checkpoint=checkpoint)[1].steps_done == 3 and (not written or same(net, again))
 
 
 def test_false_ends_the_training():

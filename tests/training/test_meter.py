@@ -10,10 +10,10 @@ from nasforge.training.meter import Limits, Meter, deadline_now, trainings_end_b
 def test_a_late_training_ends_with_its_epoch_on_averaged_weights_and_is_measured(tmp_path):
     net = network()
     with trainings_end_by(lambda: time.monotonic() - 1):
-        _, outcome = trained(net=net, at_end=True, file=tmp_path / "checkpoint.pt")
+        _, outcome = trained(net=net, at=(), file=tmp_path / "checkpoint.pt")
     assert outcome.steps_done == 1 and not outcome.stopped and "val/accuracy" in outcome.metrics
-    whole, _ = trained(at_end=True)
-    again, outcome = trained(at_end=True, file=tmp_path / "checkpoint.pt")
+    whole, _ = trained(at=())
+    again, outcome = trained(at=(), file=tmp_path / "checkpoint.pt")
     assert outcome.steps_done == 3 and same(again, whole)
 
 

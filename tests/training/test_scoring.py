@@ -3,10 +3,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from nasforge.data.split import Split
 from nasforge.tasks.metrics import EXTRA, by_class, extra_among, figures
+from nasforge.tasks.task import Answers
 from nasforge.training.scoring import answers, score
 
 
@@ -90,3 +92,15 @@ def test_numbers_that_are_none_give_none():
     answered = known()
     answered.probabilities[0] = np.nan
     assert np.isnan(figures(answered, ["roc_auc"])["roc_auc"])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 150])
+def test_accuracy_and_f1_are_those_of_scikit_learn_to_the_last_bit(classes):
+    rng = np.random.default_rng(classes)
+    for images in (1, 3, 47, 360):
+        truth, probabilities = rng.integers(0, classes, images), rng.random((images, classes))
+        probabilities[np.arange(images), truth] += rng.random(images) < 0.6
+        values, chosen = figures(Answers(truth, probabilities, 0.5)), probabilities.argmax(1)
+        options = {"average": "macro", "labels": np.unique(truth), "zero_division": 0.0}
+        assert values["f1_macro"] == f1_score(truth, chosen, **options)
+        assert values["accuracy"] == accuracy_score(truth, chosen)

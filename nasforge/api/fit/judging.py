@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import f1_score
 
-from nasforge.tasks.metrics import balanced_accuracy
+from nasforge.tasks.metrics import balanced_accuracy, macro_f1
 from nasforge.views.statistics import wilson
 
 _RESAMPLES = 1000
@@ -27,7 +26,7 @@ def figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     return {
         "accuracy": float((chosen == truth).mean()),
         "balanced_accuracy": balanced_accuracy(truth, chosen) if len(present) > 1 else math.nan,
-        "f1_macro": float(f1_score(truth, chosen, average="macro", labels=present, zero_division=0.0)),
+        "f1_macro": macro_f1(truth, chosen),
         "loss": float(-_log_likelihood(truth, probabilities).mean()),
     }
 

@@ -17,6 +17,7 @@ from nasforge.core.trial import Trial
 from nasforge.data import load_data
 from nasforge.models.costs import costs_of
 from nasforge.models.network import build
+from nasforge.training.state import EPOCH_CHECKPOINT_S
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
@@ -43,7 +44,7 @@ def train_last(work: Work, state: State, row: Row, until: float, share: float) -
     count = training.data.images or len(work.pool)
     work.say(f"last training of {row.name}: {training.epochs} epochs on {count:,} images")
     with work.ends_by(training.name, until):
-        problem = train_network(training, work.tick)
+        problem = train_network(training, work.tick, EPOCH_CHECKPOINT_S)
     if not problem:
         folder = training.folder.relative_to(work.folder).as_posix()
         length = {"epochs": training.epochs} | ({"images": count} if training.data.images else {})

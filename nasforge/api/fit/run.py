@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from nasforge.api.fit.schedule import BESIDE
 from nasforge.api.fit.search import candidates_of, search
 from nasforge.api.fit.ship import answer_of, keep_best, ship, test_answers_of, tested_once
 from nasforge.api.fit.work import Work, phase
-from nasforge.api.fit.yardsticks import measure_yardsticks, yardstick_on_test
+from nasforge.api.fit.yardsticks import OnTest, measure_yardsticks
 from nasforge.training.device import device_of
 
 Say = Callable[[str], None]
@@ -102,9 +103,10 @@ def _run(work: Work, say: Say) -> None:
             folder = folders[row.name]
             temperature = float(chosen["temperature"]) if row is winner else 1.0
             rows.append(tested_once(work, row, folder.name, answer_of(work, folder, temperature)))
+        yardsticks = OnTest(work.pool, request.seed)
         for other in others:
             name = other.row.name
-            rows.append(tested_once(work, other.row, name, yardstick_on_test(work, name)))
+            rows.append(tested_once(work, other.row, name, partial(yardsticks.answers, name)))
     rows.sort(key=lambda row: -row.val["accuracy"])
     won = next(row for row in rows if row.name == chosen["winner"])
     keep_best(work, folders[won.name], chosen, won)

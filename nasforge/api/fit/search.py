@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
 from nasforge.api.starts import CLASS_WEIGHTS
-from nasforge.core.errors import SearchError, TimeOver
+from nasforge.core.errors import JournalError, SearchError, TimeOver
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.experiment.journal import SEARCH
+from nasforge.experiment.journal import SEARCH, has_begun, read_header
 from nasforge.experiment.state import State, load_state
 from nasforge.experiment.verdicts import nothing_is_admitted
 from nasforge.settings.experiment import ExperimentConfig, load_space, resolve
@@ -42,6 +43,8 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
     if not single:
         options |= {"folds": folds}
     at = [max(1, epochs // 3)] if single else [step for step in (1, 2) if step < folds]
+    if single and not _validates_every_epoch(work):
+        options["validate_at"] = at  # nothing reads the scores of other epochs
     config = resolve(
         {
             "name": SEARCH,
@@ -68,6 +71,16 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
         }
     )
     return compose.suited_to_images(replace(config, title=work.folder.name))
+
+
+def _validates_every_epoch(work: Work) -> bool:
+    """Tell whether an older version has begun the search, in which trainings validate after every epoch."""
+    folder = work.folder / SEARCH
+    if not has_begun(folder):
+        return False
+    with suppress(JournalError):  # the search reports it
+        return "validate_at" not in read_header(folder).config["evaluator"]["options"]
+    return True
 
 
 def space_of(work: Work) -> SearchSpace:

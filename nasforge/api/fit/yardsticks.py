@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,12 +196,30 @@ def on_folds(
             yield name, (places, np.concatenate(answers)), time.monotonic() - began
 
 
-def on_test(name: str, train: Split, test: Split, seed: int) -> np.ndarray:
-    """Train a yardstick on `train` and return its probabilities for the test split, N x classes."""
-    if name == MAJORITY:
-        return majority(train, test)
-    train = _few(train, seed)
-    return answer(MODELS[name], (features(train), train.labels.numpy()), features(test), train.classes, seed)
+class OnTest:
+    """The yardsticks, taught by all images but those of the test split; features are computed once for all of them."""
+
+    def __init__(self, train: Split, seed: int) -> None:
+        """Take the images to learn from; nothing is computed yet."""
+        self._train, self._seed = train, seed
+        self._features_of_test: tuple[Split, np.ndarray] | None = None
+
+    @cached_property
+    def _taught(self) -> Split:
+        return _few(self._train, self._seed)
+
+    @cached_property
+    def _known(self) -> np.ndarray:
+        return features(self._taught)
+
+    def answers(self, name: str, test: Split) -> np.ndarray:
+        """Train a yardstick and return its probabilities for the test split, N x classes."""
+        if name == MAJORITY:
+            return majority(self._train, test)
+        if self._features_of_test is None or self._features_of_test[0] is not test:
+            self._features_of_test = (test, features(test))
+        known = (self._known, self._taught.labels.numpy())
+        return answer(MODELS[name], known, self._features_of_test[1], self._taught.classes, self._seed)
 
 
 def measure_yardsticks(work: Work) -> list[Answered]:
@@ -227,8 +246,3 @@ def measure_yardsticks(work: Work) -> list[Answered]:
     assert entry is not None  # noqa: S101
     with np.load(kept, allow_pickle=False) as file:
         return [work.answered(Row(val={}, **about), file[about["name"]]) for about in entry["rows"]]
-
-
-def yardstick_on_test(work: Work, name: str) -> Callable[[Split], np.ndarray]:
-    """Return the function that asks a yardstick, taught by all images but those of the test split."""
-    return lambda split: on_test(name, work.pool, split, work.request.seed)

@@ -96,8 +96,13 @@ def one_after_another(retrainings: Sequence[Retraining], progress: Progress) -> 
         yield retraining, train_network(retraining, progress)
 
 
-def train_network(retraining: Retraining, progress: Progress) -> str:
+def train_network(retraining: Retraining, progress: Progress, checkpoint_s: float = 0.0) -> str:
     """Train a network and save it, from its checkpoint if there is one; in a process group all of it together.
+
+    Args:
+        retraining: what to train, and how.
+        progress: is told every epoch.
+        checkpoint_s: age of the last checkpoint, in seconds, from which on the end of an epoch writes another one.
 
     Returns:
         Why it failed, in words; empty when it is saved.
@@ -137,7 +142,9 @@ def train_network(retraining: Retraining, progress: Progress) -> str:
                 epochs=retraining.epochs,
                 seed=retraining.seed,
                 device=device_of(retraining.device),
-                checkpoint=Checkpoint(checkpoint_of_process(checkpoint, Path(scratch)) if grouped else checkpoint),
+                checkpoint=Checkpoint(
+                    checkpoint_of_process(checkpoint, Path(scratch)) if grouped else checkpoint, epoch_s=checkpoint_s
+                ),
                 on_epoch=on_epoch,
                 flops=retraining.costs["cost/flops"],
                 task=task_of(retraining.task),

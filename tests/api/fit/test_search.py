@@ -1,6 +1,7 @@
 """The configuration of a fit's search: class weights are a decision where classes are of unequal size."""
 
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from nasforge.api.fit.search import config_of, search
 from nasforge.api.fit.work import Work
 from nasforge.api.starts import CLASS_WEIGHTS, with_starts
 from nasforge.core.errors import StopNow
+from nasforge.core.events import SCHEMA, Header
 from nasforge.core.recipe import recipe_of
-from nasforge.experiment.journal import JOURNAL, SEARCH
+from nasforge.experiment.journal import JOURNAL, SEARCH, Journal
 from nasforge.settings.experiment import resolve
 from nasforge.views.mlflow.tracker import MlflowTracker
 
@@ -105,6 +107,20 @@ def test_ctrl_c_while_mlflow_gets_the_rest_stops_a_fit(tmp_path, monkeypatch, pa
     else:
         with pytest.raises(KeyboardInterrupt):
             compose.search(config, say=lambda text: None, patient=False)
+
+
+@pytest.mark.parametrize(("options", "expected"), [(None, [3]), ({"validate_at": [3]}, [3]), ({}, None)])
+def test_trainings_on_one_split_validate_where_asha_looks_unless_an_older_version_began_the_search(
+    work_on, options, expected
+):
+    work, _ = work_on((160, 150, 140))
+    if options is not None:
+        content = config_of(work, epochs=9, folds=1).to_json() | {"evaluator": {"name": "training", "options": options}}
+        (work.folder / SEARCH).mkdir()
+        with closing(Journal(work.folder / SEARCH)) as journal:
+            journal.append(Header(SCHEMA, "fit", content, "0" * 16, 0, {}, ""))
+    config = config_of(work, epochs=9, folds=1)
+    assert config.evaluator.options.get("validate_at") == expected and config.pruner.options["at"] == [3]
 
 
 def test_a_search_that_an_older_version_began_keeps_its_rule(work_on):

@@ -37,6 +37,28 @@ def test_those_that_would_take_too_long_are_left_out(splits):
     assert [name for name, _, _ in yardsticks.on_folds(splits, 0.0, 0)] == [yardsticks.MAJORITY]
 
 
+def test_on_the_test_split_features_are_computed_once_and_answers_are_as_without_that(monkeypatch):
+    data = load_data(DATA)
+    train, test, computed = data.train, data.validation, []
+    known = (yardsticks.features(train), train.labels.numpy())
+    expected = {
+        name: yardsticks.answer(make, known, yardsticks.features(test), 10, 0)
+        for name, make in yardsticks.MODELS.items()
+    }
+
+    def counted(split, features=yardsticks.features):
+        computed.append(split)
+        return features(split)
+
+    monkeypatch.setattr(yardsticks, "features", counted)
+    asked = yardsticks.OnTest(train, 0)
+    assert np.array_equal(asked.answers(yardsticks.MAJORITY, test), yardsticks.majority(train, test))
+    assert computed == []
+    for name, answers in expected.items():
+        assert np.array_equal(asked.answers(name, test), answers)
+    assert computed == [test, train]
+
+
 def test_a_class_that_a_model_has_not_seen_has_hardly_a_probability():
     x, y = np.eye(4, dtype=np.float32), np.array([0, 0, 2, 2])
     probabilities = yardsticks.answer(yardsticks.MODELS["random forest"], (x, y), x, 3, 0)

@@ -15,7 +15,7 @@ from nasforge.data import Split
 from nasforge.exporters.network_folder import Network, load, save_network
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
-from nasforge.training.state import Checkpoint
+from nasforge.training.state import EPOCH_CHECKPOINT_S, Checkpoint
 
 _TRAINING = 3.5
 """Seconds of a training step relative to a forward pass of the same images, with the optimizer."""
@@ -95,7 +95,7 @@ def tuned(
             epochs=epochs,
             seed=seed,
             device=device,
-            checkpoint=Checkpoint(checkpoint),
+            checkpoint=Checkpoint(checkpoint, epoch_s=EPOCH_CHECKPOINT_S),
             on_epoch=on_epoch,
             fresh=False,
         )
