@@ -240,6 +240,8 @@ def release_memory(device: torch.device, *, collect: bool = True, cached: bool =
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of two settings in glibc's malloc.h."""
 _KEPT_BYTES = 2**30
+_MOST_BEFORE_2_35 = 2**25
+"""Largest block that earlier versions of glibc keep."""
 _MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -254,7 +256,8 @@ def keep_freed_memory() -> bool:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None or any(os.environ.get(name) for name in _MALLOC_VARIABLES):
         return False
-    return bool(set_option(_MMAP_THRESHOLD, _KEPT_BYTES)) and bool(set_option(_TRIM_THRESHOLD, _KEPT_BYTES))
+    keeps = set_option(_MMAP_THRESHOLD, _KEPT_BYTES) or set_option(_MMAP_THRESHOLD, _MOST_BEFORE_2_35)
+    return bool(keeps) and bool(set_option(_TRIM_THRESHOLD, _KEPT_BYTES))
 
 
 @contextmanager
