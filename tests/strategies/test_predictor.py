@@ -9,9 +9,10 @@ import pytest
 from expecting import raises
 
 from nasforge.core.errors import ConfigError, SearchError
-from nasforge.core.space import Decision, Float, Int, SearchSpace
+from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.core.trial import Measure, Result, Score
 from nasforge.strategies.predictor import Predictor
+from nasforge.strategies.predictor.regressors import Process, Trees
 from nasforge.strategies.random import Random
 from nasforge.testing.scripted import FLAT, MIXED, NESTED, closeness, drive, replay, spec_of
 
@@ -50,6 +51,27 @@ def test_mixed_optimum_is_approached():
         return highest
 
     assert best(Predictor) > best(Random) + 0.05
+
+
+@pytest.mark.parametrize(("letters", "objectives", "shares"), [(10, 1, True), (3, 1, False), (10, 2, False)])
+def test_draws_share_one_deviate_in_a_vast_space_while_they_lead_upwards(monkeypatch, letters, objectives, shares):
+    seen = []
+
+    def recorded(draw):
+        return lambda member, rows, deviates: seen.append(set(deviates)) or draw(member, rows, deviates)
+
+    for member in (Process, Trees):
+        monkeypatch.setattr(member, "draw", recorded(member.draw))
+    space = SearchSpace(
+        "s", tuple(Decision(f"d{i}", Choice(tuple(range(letters)))) for i in range(6)), builder="staged"
+    )
+    strategy = Predictor(spec_of(space, objectives=objectives))
+    for number in range(40):  # after 25 trials none is better
+        strategy.ask(number)
+        strategy.tell(number, finished(*[float(min(number, 25))] * objectives))
+    counts = [len(deviates) for deviates in seen]
+    assert all((count == 1) == shares for count in counts[:3])
+    assert all(count > 100 for count in counts[-3:])
 
 
 def test_a_deceptive_slope_does_not_hold_it():
