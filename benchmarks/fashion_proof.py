@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
-    name = f"fashion-proof-{options.limits}-{options.trials}"
+    name = f"fashion-proof-{options.limits}"
     state = nasforge.search(
         space=str(HERE / "fashion_proof.yaml"),
         data={"source": str(Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"), "images": 16_000}
@@ -70,15 +70,16 @@ def main() -> None:
         runs_dir=options.runs_dir,
         tracking_uri="none",
     )
-    finalists = nasforge.retrain(
-        options.runs_dir / name,
-        seeds=options.seeds,
-        epochs=options.epochs,
-        tta="flip",
-        reference="fashion_proof:reference",
-        trust=True,
-        progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
-    )
+    for seeds in range(1, options.seeds + 1):  # so that what a stopped run leaves are pairs
+        finalists = nasforge.retrain(
+            options.runs_dir / name,
+            seeds=seeds,
+            epochs=options.epochs,
+            tta="flip",
+            reference="fashion_proof:reference",
+            trust=True,
+            progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
+        )
     row = {
         "machine": describe(),
         "trials": state.counts(),

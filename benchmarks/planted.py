@@ -127,8 +127,8 @@ def numbers(seed: int, layers: int = 12) -> Table:
     return Table(space_of(f"numbers{seed}", options), score)
 
 
-def peaks(neighbours: int, decisions: int = 12) -> Table:
-    rng = np.random.default_rng(neighbours)
+def peaks(neighbours: int, decisions: int = 12, seed: int | None = None) -> Table:
+    rng = np.random.default_rng(neighbours if seed is None else seed)
     count = len(LETTERS)
     linked = [
         [i, *sorted(rng.choice([j for j in range(decisions) if j != i], neighbours, replace=False).tolist())]

@@ -25,6 +25,8 @@ def whole_path(path: str | Path) -> Path:
 def like_path(path: str | Path) -> str:
     """Return the end of an error message for a path that is not there: names next to it that look alike; else empty.
 
+    Hidden files are not named, unless the path names one.
+
     Example:
         >>> like_path("photo/cells")  # with a folder `photos`
         " Did you mean 'photos/cells'?"
@@ -32,7 +34,8 @@ def like_path(path: str | Path) -> str:
     place = Path(path)
     try:
         missing = next((each for each in (*reversed(place.parents), place) if not each.exists()), place)
-        names = [each.name for each in missing.parent.iterdir()]
+        hidden = missing.name.startswith(".")
+        names = [each.name for each in missing.parent.iterdir() if hidden or not each.name.startswith(".")]
     except (OSError, ValueError):  # a folder that may not be read, a name that no file can have
         return ""
     close = difflib.get_close_matches(missing.name, names, n=2)

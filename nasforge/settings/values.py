@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -242,7 +243,7 @@ def unknown_source(source: str) -> str:
     if source in names or Path(source).is_absolute():
         return ""
     where = f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}"
-    near = like_path(source)
+    near = "" if get_close_matches(source, names) else like_path(source)
     return f"{where}.{near}" if near else f"{where}; {did_you_mean(source, names)}"
 
 

@@ -14,5 +14,7 @@ def test_a_path_with_a_mistake_is_answered_with_a_name_next_to_it(tmp_path, monk
 
 def test_where_nothing_looks_alike_nothing_is_said(tmp_path):
     (tmp_path / "photos").mkdir()
+    (tmp_path / ".git").mkdir()
+    assert like_path(tmp_path / "digit") == "" and "'" in like_path(tmp_path / ".gitt")
     for name in ("cells", "cells/inner", "x" * 300, "a\0b"):
         assert like_path(tmp_path / name) == ""

@@ -254,10 +254,12 @@ def test_a_file_that_is_no_npz(tmp_path):
         load(tmp_path / "cut.npz")
 
 
-def test_a_missing_file_or_an_unknown_name(tmp_path):
+def test_a_missing_file_or_an_unknown_name(tmp_path, monkeypatch):
     with raises(DataError, "missing", "data.source", "absent.npz"):
         load(tmp_path / "absent.npz")
-    with raises(DataError, "unknown", "data.source", "digits"):
+    (tmp_path / "digit.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    with raises(DataError, "unknown", "data.source", "'digits'"):
         load_data(DataConfig("digit"))
     (tmp_path / "a.csv").write_text("1,2")
     with raises(DataError, "unsupported", "data.source"):

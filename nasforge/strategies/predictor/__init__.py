@@ -89,6 +89,10 @@ class Predictor:
     https://doi.org/10.1109/TEVC.2005.851274). What was rejected trains a model of its own, and candidates that a draw
     of that model rejects are left out (Eriksson and Poloczek, https://proceedings.mlr.press/v130/eriksson21a.html).
 
+    The largest of many independent draws is often that of a random point, of which a model knows nothing. So in a space
+    of over 100,000 points, and with one objective, a candidate's value is its mean and the same number of deviations
+    for all, a new one at every ask, until 10 trials were not better than the best.
+
     A model that is sure of itself may be wrong where nothing was measured. So with one objective, after 30 trials that
     were not better than the best, every other ask is a `LocalSearch`'s, which climbs from random points on its own,
     until something better is found; the model learns from its trials too.

@@ -442,7 +442,7 @@ def test_ctrl_c_while_a_server_takes_its_time(runs_dir: Path, monkeypatch: pytes
         real(self, *args)
 
     monkeypatch.setattr(Delivery, "_write", slow)
-    driver = Driver(runs_dir / "made")
+    driver = Driver(runs_dir / "made", patience_s=60)
     events = [header(), *(event for number in range(20) for event in trial(number))]
     for event in events:
         driver.journal.append(event)
