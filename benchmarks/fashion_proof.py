@@ -7,7 +7,7 @@
 networks for 4 epochs on 10,000 of the training images, stops most after the first (ASHA), and validates on 6,000 other
 training images. Its best network and the ResNet of the same FLOPs (pre-activation, 20 layers, width scaled; 16 channels
 at 31M) are then trained `--epochs` on all 60,000 by one recipe. Each meets the test split once; the mean over an image
-and its mirror image is given apart. The same command continues a stopped run.
+and its mirror image is given apart. The same command continues a stopped run, also with fewer trials or more seeds.
 """
 
 from __future__ import annotations
