@@ -585,7 +585,7 @@ def one_training(options: argparse.Namespace) -> None:
             epochs=options.epochs,
             seed=int(seed),
             device=stage.device,
-            validation=Validation(data.validation, at_end=True),
+            validation=Validation(data.validation, at=()),
             checkpoint=Checkpoint(stage.work / f"{kind}-{seed}.pt"),
             flops=float(count_flops(network, data.shape)),
         )

@@ -117,6 +117,8 @@ def train_network(retraining: Retraining, progress: Progress, checkpoint_s: floa
             kind="missing",
             key="runs_dir",
         )
+    if retraining.trained:  # by a worker that was killed before anybody heard of it
+        return ""
     data = load_data(retraining.data)
     if data.fingerprint != retraining.data_hash:
         raise SearchError(

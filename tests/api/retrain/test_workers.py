@@ -14,7 +14,7 @@ from nasforge.api.retrain.work import Work
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import TestOpened
 from nasforge.experiment.journal import read_events
-from nasforge.exporters.network_folder import load
+from nasforge.exporters.network_folder import DESCRIPTION, load
 from nasforge.testing.kills import descendants
 
 
@@ -114,3 +114,11 @@ def test_the_driver_of_ray_workers_needs_no_gpu(folder, monkeypatch):
     assert planned.value.args == (torch.device("cpu"), "cuda")
     with raises(ConfigError, "failed", "device"):
         retrain(folder, seeds=1, epochs=1, device="cuda")
+
+
+def test_a_network_that_a_killed_worker_has_saved_is_not_trained_again(tmp_path):
+    folder = tmp_path / "finalists" / "one"
+    folder.mkdir(parents=True)
+    (folder / DESCRIPTION).touch()
+    saved = networks.Retraining("one", folder, *[None] * 9)  # nothing else is looked at
+    assert networks.train_network(saved, pytest.fail) == ""
