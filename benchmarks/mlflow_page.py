@@ -9,16 +9,12 @@ link that the command prints, each time from an empty page. The time ends when t
 from __future__ import annotations
 
 import argparse
-import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from machine import describe, write
-from pages import HERE, OVER, chromium, header_of, spread, write_trials
+from pages import HERE, OVER, chromium, free_port, header_of, installed_chromium, spread, write_trials
 
 from nasforge.experiment.journal import Journal
 from nasforge.experiment.state import load_state
@@ -51,17 +47,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "mlflow_page.json")
     options = parser.parse_args()
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        sys.exit("No Chromium on the PATH. Install it: apt-get install chromium")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    program, version = installed_chromium()
     seconds = []
     with tempfile.TemporaryDirectory() as scratch:
         uri, ids, best = tracked(Path(scratch), options.trials)
-        with served(uri, port) as (address, _), chromium(program, "about:blank") as page:
+        with served(uri, free_port()) as (address, _), chromium(program, "about:blank") as page:
             for _ in range(options.n):
                 page.call("Page.navigate", url="about:blank")
                 page.wait_for("location.href === 'about:blank' && document.readyState === 'complete'")

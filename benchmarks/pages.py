@@ -147,13 +147,28 @@ def runs_folder(trials: int) -> Iterator[tuple[Path, Callable[[], None]]]:
 # --- server ----------------------------------------------------------------------------------------------------------
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+def installed_chromium() -> tuple[str, str]:
+    """Return Chromium's program and version; ends this program where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        sys.exit("No Chromium on the PATH. Install it: apt-get install chromium")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    return program, version
+
+
 class Server:
     """A dashboard in a process of its own."""
 
     def __init__(self, runs_dir: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         command = [sys.executable, "-m", "nasforge", "dashboard", "--runs-dir", str(runs_dir), "--port", str(port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self.address = f"http://127.0.0.1:{port}"
@@ -274,10 +289,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 2000, 10_000])
     parser.add_argument("--out", type=Path, default=HERE / "results" / "pages.json")
     options = parser.parse_args()
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        sys.exit("No Chromium on the PATH. Install it: apt-get install chromium")
-    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    program, version = installed_chromium()
     about = {"machine": describe(), "chromium": version, "n": options.n, "aims_at_10000_trials": AIMS}
     sizes = {str(trials): measured(trials, options.n, program) for trials in options.trials}
     write(options.out, {**about, "trials": sizes})

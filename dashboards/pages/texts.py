@@ -12,8 +12,8 @@ from nasforge.views.results import kind_text
 from nasforge.views.svg import number_text
 from nasforge.views.texts import (
     bytes_text,
-    metric_name,
     metric_text,
+    metric_title,
     seconds_text,
     share_text,
     status_text,
@@ -59,7 +59,7 @@ FILTERS = {
     "when": when_text,
     "metric": metric_text,
     "share": share_text,
-    "title": metric_name,
+    "title": metric_title,
     "number": number_text,
     "quoted": lambda text: quote(str(text), safe=":"),
 }

@@ -242,9 +242,14 @@ def unknown_source(source: str) -> str:
         return unknown_source(pair[1]) if pair[1] else unknown_source(pair[0])
     if source in names or Path(source).is_absolute():
         return ""
-    where = f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}"
+    return f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}{like_source(source)}"
+
+
+def like_source(source: str) -> str:
+    """Return the end of a message on a data source that is not there: what looks alike, else all names."""
+    names = registry.names("data")
     near = "" if get_close_matches(source, names) else like_path(source)
-    return f"{where}.{near}" if near else f"{where}; {did_you_mean(source, names)}"
+    return f".{near}" if near else f"; {did_you_mean(source, names)}"
 
 
 def _parsed(content: Any, kind: type[Goal]) -> tuple[Goal, ...]:

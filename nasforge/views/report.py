@@ -36,8 +36,8 @@ from nasforge.views.results import (
 )
 from nasforge.views.svg import number_text
 from nasforge.views.texts import (
-    metric_name,
     metric_text,
+    metric_title,
     seconds_text,
     share_text,
     size_text,
@@ -173,7 +173,7 @@ def _front(state: State, shown: _Shown) -> str:
     rows = [(trial, [metric_text(trial.metric(x), x), metric_text(trial.metric(y), y)]) for trial in front or ()]
     hidden = len(rows) - _FRONT_ROWS
     rows = rows[:: max(1, -(-len(rows) // _FRONT_ROWS))]
-    listed = _trial_table((metric_name(x), metric_name(y)), rows, shown) if rows else ""
+    listed = _trial_table((metric_title(x), metric_title(y)), rows, shown) if rows else ""
     note = page.paragraph(f"The table has {len(rows)} of the {len(rows) + hidden} trials on it.", "dim")
     return page.section("Pareto front", chart, listed, note if hidden > 0 else "")
 
@@ -189,7 +189,7 @@ def _best(state: State, shown: _Shown) -> str:
     cells = cells_svg(best.architecture.model) if best.architecture else ""
     return page.section(
         "Best trials",
-        _trial_table([metric_name(key) for key in known], ranked, shown),
+        _trial_table([metric_title(key) for key in known], ranked, shown),
         f"<h3>Decisions of trial {best.number}</h3>{page.pairs(decisions)}" if decisions else "",
         f'<div class="cells">{cells}</div>' if cells else "",
     )
@@ -295,7 +295,7 @@ def _trials(folder: Path, state: State, shown: _Shown) -> dict[str, Any]:
         if size > _TRIALS_BYTES:
             break
     return {
-        "metrics": [metric_name(key) for key in metrics],
+        "metrics": [metric_title(key) for key in metrics],
         "keys": keys,
         "options": [list(known) for known in options],
         "trials": trials,

@@ -18,7 +18,7 @@ from nasforge.views.learnt import sentences_about
 from nasforge.views.rounding import percent, significant
 from nasforge.views.statistics import spread
 from nasforge.views.svg import Bar, bars
-from nasforge.views.texts import metric_name, metric_text
+from nasforge.views.texts import metric_text, metric_title
 
 _SHARES = frozenset(
     f"test/{name}"
@@ -188,7 +188,7 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
             return "The search runs. It has no result yet."
         return f"The search has no result: {state.why_no_best}."
     goals = [
-        f"{metric_name(goal.metric)} {metric_text(best.metrics.get(goal.metric), goal.metric)}"
+        f"{metric_title(goal.metric)} {metric_text(best.metrics.get(goal.metric), goal.metric)}"
         for goal in state.objectives
     ]
     so_far = " so far" if standing == "running" else ""
@@ -261,12 +261,12 @@ def commands_for(folder: Path, state: State) -> list[tuple[str, str]]:
     commands = [("Search again, under another name", command_line(*words, *name))] if words else []
     if best is None:
         return [*commands, ("See all of it", command_for(folder, "show"))]
-    number = str(best.number)
-    if (folder / "best" / "network.json").is_file():
+    number, has_network = str(best.number), (folder / "best" / "network.json").is_file()
+    if has_network:
         commands.append(("Name the class of new images", command_for(folder, "predict", "image.jpg")))
     commands.append(("Repeat the best trial and compare", command_for(folder, "show", "--trial", number, "--rerun")))
     if state.header.config.get("data") is not None:  # a table has no images to train on
         commands.append(("Retrain the best from scratch and test it", command_for(folder, "retrain")))
-    if (folder / "best" / "network.json").is_file():
+    if has_network:
         commands.append(("Export the best network", command_for(folder, "export", "--to", "onnx")))
     return commands

@@ -37,7 +37,7 @@ def metric_text(value: float | None, key: str = "") -> str:
     return fixed(value, 4) if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
 
 
-def metric_name(key: str) -> str:
+def metric_title(key: str) -> str:
     """Return a metric's name next to a text of `metric_text`, which has the unit of a time."""
     name = title_of(key)
     return name.removesuffix(" (s)") if form_of(key) == "seconds" else name

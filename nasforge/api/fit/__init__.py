@@ -33,14 +33,14 @@ from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.core import trust
 from nasforge.core.errors import ConfigError, DataError, JournalError, did_you_mean
-from nasforge.core.paths import like_path, whole_path
+from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
 from nasforge.experiment.journal import SEARCH
 from nasforge.registry import names
 from nasforge.settings.experiment import check_name
-from nasforge.settings.values import limits_of
+from nasforge.settings.values import like_source, limits_of
 
 if TYPE_CHECKING:
     from nasforge.api.export import Exported
@@ -187,8 +187,7 @@ def fit(
     place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))
     folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
     if place not in names("data") and not Path(place).exists():
-        near = like_path(place) or f" Check the path; {did_you_mean(text, names('data'))}"
-        raise DataError(f"data: there is no file or folder {place}.{near}", kind="missing", key="data")
+        raise DataError(f"data: there is no file or folder {place}{like_source(text)}", kind="missing", key="data")
     file = None if weights is None else os.path.normpath(whole_path(weights))
     if backbone is not None and file is None:
         raise ConfigError(
