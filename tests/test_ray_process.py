@@ -18,7 +18,7 @@ from nasforge.core.events import Interrupted
 from nasforge.experiment.journal import JOURNAL, read_events
 from nasforge.experiment.state import load_state
 from nasforge.runners.ray_tune.private_folder import PREFIX, private_folder
-from nasforge.testing.kills import descendants
+from nasforge.testing.kills import command_line, descendants
 
 pytestmark = [pytest.mark.timeout(280)]
 
@@ -72,13 +72,7 @@ def told(place: Path) -> int:
 
 def process_of(driver: subprocess.Popen[str], name: str) -> int:
     """Id of a process of the driver's Ray; 0 while there is none."""
-    try:
-        processes = [
-            p for p in descendants(driver.pid) if name in Path(f"/proc/{p}/cmdline").read_text().split("\0")[0]
-        ]
-    except FileNotFoundError:
-        return 0
-    return processes[0] if processes else 0
+    return next((p for p in descendants(driver.pid) if name in command_line(p).split("\0")[0]), 0)
 
 
 @pytest.mark.slow
@@ -148,15 +142,7 @@ def test_what_a_killed_driver_leaves_is_removed_when_the_next_one_starts(place: 
     with private_folder() as folder:
         assert list(scratch.glob(f"{PREFIX}*")) == [folder.path]
     time.sleep(1)
-    assert not [process for process in left if b"ray" in commandline(process)]
-
-
-def commandline(process: int) -> bytes:
-    """Empty for a process that has ended."""
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return b""
+    assert not [process for process in left if "ray" in command_line(process)]
 
 
 def test_folders_of_living_drivers_and_of_others_are_kept(place: Path, scratch: Path) -> None:

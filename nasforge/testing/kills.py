@@ -106,11 +106,30 @@ def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: in
 
 
 def descendants(process: int) -> Iterator[int]:
-    """Return the ids of all processes below a process; Linux only."""
-    for thread in Path(f"/proc/{process}/task").iterdir():
-        for child in map(int, (thread / "children").read_text().split()):
+    """Return the ids of all processes below a process; Linux only.
+
+    Processes and threads that end meanwhile are left out.
+    """
+    try:
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+    except OSError:
+        return
+    for thread in threads:
+        try:
+            children = (thread / "children").read_text()
+        except OSError:
+            continue
+        for child in map(int, children.split()):
             yield child
             yield from descendants(child)
+
+
+def command_line(process: int) -> str:
+    """Return a process's arguments, each ended by a NUL character; empty for one that has ended. Linux only."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _start(folder: Path, runner: str, strategy: str, trials: int) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,7 +21,7 @@ from nasforge.core.protocols import Report
 from nasforge.core.trial import Proposal, Result
 from nasforge.experiment.journal import read_events
 from nasforge.runners import local
-from nasforge.testing.kills import campaign, descendants
+from nasforge.testing.kills import campaign, command_line, descendants
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(280)]
@@ -299,12 +300,14 @@ def test_the_token_is_nowhere_to_be_read_and_ray_listens_on_loopback_alone(tmp_p
     session = Path(ray._private.worker._global_node.get_session_dir_path()).parent
     assert session.parent.stat().st_mode & 0o077 == 0, "only the user may enter"
     for place in (tmp_path, session):
-        for path in place.rglob("*"):
-            assert not path.is_file() or token not in path.read_text(errors="replace"), path
+        for folder, _, names in os.walk(place):
+            for path in (Path(folder, name) for name in names):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    assert not path.is_file() or token not in path.read_text(errors="replace"), path
     processes = [os.getpid(), *descendants(os.getpid())]
     assert len(processes) > 3
     for process in processes:
-        assert token not in Path(f"/proc/{process}/cmdline").read_text()
+        assert token not in command_line(process)
     addresses = {address for process in processes for address in listening(process)}
     assert addresses and addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}, addresses
 
@@ -312,11 +315,12 @@ def test_the_token_is_nowhere_to_be_read_and_ray_listens_on_loopback_alone(tmp_p
 def listening(process: int) -> Iterator[str]:
     """Addresses, in hexadecimal, at which a process waits for connections."""
     sockets = set()
-    for descriptor in Path(f"/proc/{process}/fd").iterdir():
-        try:
-            sockets.add(str(descriptor.readlink()))
-        except OSError:
-            continue
+    try:
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                sockets.add(str(descriptor.readlink()))
+    except OSError:  # the process has ended
+        return
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()

@@ -15,7 +15,7 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.events import TestOpened
 from nasforge.experiment.journal import read_events
 from nasforge.exporters.network_folder import DESCRIPTION, load
-from nasforge.testing.kills import descendants
+from nasforge.testing.kills import command_line, descendants
 
 
 def opened(folder):
@@ -58,8 +58,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(alone, fo
     def kill_after_two_epochs(name, epoch, *_):
         told.append((name, epoch))
         if epoch == 2 and not killed:
-            offspring = ((pid, Path(f"/proc/{pid}/cmdline").read_text()) for pid in descendants(os.getpid()))
-            killed.extend(pid for pid, command in offspring if "ray::_do" in command)
+            killed.extend(pid for pid in descendants(os.getpid()) if "ray::_do" in command_line(pid))
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
