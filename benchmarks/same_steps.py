@@ -45,6 +45,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "smooth": {"label_smoothing": 0.1},
     "careful": CAREFUL,
     "careful, black": {**CAREFUL, "crop_fill": "black"},
+    "careful, alternating": {**CAREFUL, "flip_order": "alternating"},
+    "mixed, alternating": {**CAREFUL, "color_jitter": 0.2, "mixup": 0.2, "flip_order": "alternating"},
     "blended": {**CAREFUL, "mixup": 0.2},
     "mixed": {**CAREFUL, "color_jitter": 0.2, "mixup": 0.2},
 }

@@ -303,6 +303,18 @@ class Recipe:
             implementation="ours, by image",
         ),
     ] = False
+    flip_order: Annotated[
+        str,
+        Setting(
+            "`alternating` mirrors each image in every other epoch, `random` draws in each epoch which ones",
+            group=_AUGMENTATION,
+            choices=("random", "alternating"),
+            changeable=True,
+            later=True,
+            read_by=ReadBy("flip"),
+            implementation="ours",
+        ),
+    ] = "random"
     vertical_flip: Annotated[
         bool,
         Setting(

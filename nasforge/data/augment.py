@@ -31,8 +31,23 @@ def crop(images: Tensor, pixels: int, generator: torch.Generator, fill: Sequence
 
 def flip(images: Tensor, generator: torch.Generator, *, axis: int = -1) -> Tensor:
     """Mirror each image left to right (upside down at axis -2) with probability one half."""
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
-    return torch.where(mirrored, images.flip(axis), images)
+    return mirror(images, torch.rand(len(images), generator=generator, device=images.device) < 0.5, axis=axis)
+
+
+def mirror(images: Tensor, chosen: Tensor, *, axis: int = -1) -> Tensor:
+    """Mirror the chosen images (N, bool, on their device) left to right, at axis -2 upside down."""
+    return torch.where(chosen[:, None, None, None], images.flip(axis), images)
+
+
+def alternating(count: int, epoch: int, seed: int) -> Tensor:
+    """Return which of `count` images alternating flip mirrors in this epoch: N, bool, on the CPU.
+
+    "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.6. Coins
+    decide in the first epoch, and every later one mirrors those images that the one before it did not. So two epochs
+    show each image both ways, while random flips show half of them twice the same way.
+    """
+    coins = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
+    return coins if epoch % 2 == 0 else ~coins
 
 
 def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:

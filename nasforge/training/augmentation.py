@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nasforge.core.errors import Problem, RecipeError
 from nasforge.core.recipe import Recipe
-from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, pca_noise, rotate
+from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, mirror, normalise, pca_noise, rotate
 from nasforge.data.split import Split
 
 
@@ -38,7 +38,12 @@ def check_images(recipe: Recipe, split: Split) -> None:
 
 
 def augmented(
-    images: Tensor, split: Split, recipe: Recipe, generator: torch.Generator, host: torch.Generator | None = None
+    images: Tensor,
+    split: Split,
+    recipe: Recipe,
+    generator: torch.Generator,
+    host: torch.Generator | None = None,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
     """Move, colour, normalise and blank images (uint8, N x C x H x W), each by its own random numbers.
 
@@ -48,11 +53,12 @@ def augmented(
         recipe: what to do.
         generator: decides; what the recipe leaves out draws nothing.
         host: decides on the CPU what Python has to know, for which it would have to wait for a GPU; None: `generator`.
+        mirrored: which images to mirror left to right where the recipe does (N, bool); None: half of them, drawn.
     """
     if recipe.crop_pixels:
         images = crop(images, recipe.crop_pixels, generator, split.mean if recipe.crop_fill == "mean" else None)
     if recipe.flip:
-        images = flip(images, generator)
+        images = flip(images, generator) if mirrored is None else mirror(images, mirrored)
     if recipe.vertical_flip:
         images = flip(images, generator, axis=-2)
     if recipe.rotation_degrees:

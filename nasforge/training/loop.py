@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -237,11 +238,16 @@ class _Loop:
         augmentation, earlier_steps = course.recipe(progress.epoch), course.done(progress.epoch, 0)
         self.loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
         state.meter.begin_epoch()
-        batches = phase.split.batches(state.order(phase.split, steps), recipe.batch_size, self.device)
-        for images, labels in batches:
+        order = state.order(phase.split, steps)
+        mirrored = state.mirrored(phase.split, order)
+        sides = repeat(None) if mirrored is None else mirrored.to(self.device).split(recipe.batch_size)
+        batches = phase.split.batches(order, recipe.batch_size, self.device)
+        for (images, labels), side in zip(batches, sides, strict=False):
             number, is_last = course.place(progress.epoch, progress.position), progress.position == steps - 1
             state.schedule.step_update(number)
-            inputs = augmented(images, whole, augmentation, augmenting, host).contiguous(memory_format=self.layout)
+            inputs = augmented(images, whole, augmentation, augmenting, host, side).contiguous(
+                memory_format=self.layout
+            )
             mix = self.mixing(inputs, host)
             rate = max(group["lr"] for group in optimizer.param_groups)
             for hook in hooks:

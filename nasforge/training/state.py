@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError, SearchError
 from nasforge.core.recipe import CHANGEABLE, Recipe
+from nasforge.data.augment import alternating
 from nasforge.data.split import Split
 from nasforge.training.device import uses_bf16
 from nasforge.training.hooks import Hook
@@ -155,6 +156,12 @@ class TrainingState:
         self._epochs_ordering = self.ordering.get_state()
         images = order_of(split, steps * self._recipe.batch_size, self._recipe.sampling, self.ordering)
         return images[self.progress.position * self._recipe.batch_size :]
+
+    def mirrored(self, split: Split, order: Tensor) -> Tensor | None:
+        """Return which of these positions in `split` this epoch mirrors (bool); None where it draws them by batch."""
+        if self._recipe.flip_order != "alternating":
+            return None
+        return alternating(len(split), self.progress.epoch, derived_seed(self._seed, "flip"))[order]
 
     def save_is_due(self) -> bool:
         """Return True when the last checkpoint is older than it may become inside an epoch."""

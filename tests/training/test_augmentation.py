@@ -1,4 +1,6 @@
-"""Noise along the principal components of the colours, in a training."""
+"""Augmentation in a training: noise along the principal components of the colours, and alternating flips."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from nasforge.core.errors import RecipeError
 from nasforge.core.recipe import Recipe
 from nasforge.data.split import Split
 from nasforge.training.augmentation import augmented
+from nasforge.training.hooks import Hook
 from nasforge.training.loop import train
 from nasforge.training.state import Checkpoint
 
@@ -41,6 +44,34 @@ def test_it_draws_nothing_where_it_is_off_and_acts_where_it_is_on():
     shift = with_noise - without
     assert shift.abs().max() > 0.01
     assert torch.allclose(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [32, 40])  # 40: the last 16 images of an epoch are left out
+def test_alternating_flip_mirrors_an_image_in_every_other_epoch(batch):
+    data = split()
+    data.pixels[:, :, :, 0] = np.arange(96, dtype=np.uint8)[:, None, None]
+    data.pixels[:, :, :, -1] = 200
+    seen = [{}, {}, {}, {}]
+
+    class Look(Hook):
+        def before_step(self, step):
+            pixels = ((step.inputs[:, 0, 0] * 0.3 + 0.5) * 255).round().int()
+            for row in pixels:
+                seen[epoch][int(row[[0, -1]].min())] = bool(row[0] == 200)
+
+    def count(done, metrics):
+        nonlocal epoch
+        epoch = done
+        return True
+
+    epoch = 0
+    recipe = Recipe(batch_size=batch, precision="fp32", flip=True, flip_order="alternating", precise_bn=0)
+    train(network(), data, recipe, epochs=4, seed=0, hooks=[Look()], on_epoch=count)
+    assert all(len(sides) == 96 // batch * batch for sides in seen)
+    assert 30 < sum(seen[0].values()) * 96 / len(seen[0]) < 66
+    for earlier, later in itertools.combinations(range(4), 2):
+        both = seen[earlier].keys() & seen[later].keys()
+        assert both and {seen[earlier][i] == seen[later][i] for i in both} == {(later - earlier) % 2 == 0}
 
 
 def _after_flips(images):

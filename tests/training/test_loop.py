@@ -117,7 +117,7 @@ CUTS = [
     *(("rmsprop", 4), ("adagrad", 2), ("adam", 7), ("adamw", 3), ("lamb", 1), ("muon", 4)),
     *(("swa", 5), ("swa", 7), ("inverse_time", 4), ("augmented", 5), ("mixed", 2), ("balanced", 4)),
     *(("precise", 4), ("precise", 6)),
-    *(("kept", 3), ("kept", 4), ("kept", 5)),
+    *(("kept", 3), ("kept", 4), ("kept", 5), ("alternating", 2), ("alternating", 4)),
 ]
 
 
@@ -143,6 +143,8 @@ def altered(what):
         return dataclasses.replace(EVERYTHING, precise_bn=1)
     if what == "kept":  # a fourth step an epoch
         return dataclasses.replace(EVERYTHING, keep_last_batch=True)
+    if what == "alternating":
+        return dataclasses.replace(EVERYTHING, flip_order=what)
     if what == "balanced":
         return dataclasses.replace(EVERYTHING, sampling="balanced", loss="focal")
     return dataclasses.replace(EVERYTHING, optimizer=what, learning_rate=0.01)
