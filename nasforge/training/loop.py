@@ -240,7 +240,7 @@ class _Loop:
         state.meter.begin_epoch()
         order = state.order(phase.split, steps)
         mirrored = state.mirrored(phase.split, order)
-        sides = repeat(None) if mirrored is None else mirrored.to(self.device).split(recipe.batch_size)
+        sides = repeat(None) if mirrored is None else torch.split(mirrored.to(self.device), recipe.batch_size)
         batches = phase.split.batches(order, recipe.batch_size, self.device)
         for (images, labels), side in zip(batches, sides, strict=False):
             number, is_last = course.place(progress.epoch, progress.position), progress.position == steps - 1
