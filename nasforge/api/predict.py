@@ -201,7 +201,7 @@ def _of_onnx(file: Path) -> Predictor:
 def image_files(places: Iterable[str | Path]) -> Iterator[Path]:
     """Yield the files that are named, and the images below the folders."""
     for place in map(Path, places):
-        if place.is_dir():
+        if os.path.isdir(place):  # noqa: PTH112  (a Path raises where it may not look, or the name is too long)
             below = images_below(place)
             if not below:
                 raise DataError(f"{shown(place)}: no images; name a folder of images", kind="empty")

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from nasforge.api.inspect import Inspection
+from nasforge.core.errors import DataError
 from nasforge.data import cache, groups, sources
-from nasforge.data.image_file import fitted, in_threads, read_image
+from nasforge.data.image_file import fitted, in_threads, read_image, shown, why_unreadable
 from nasforge.data.input_rule import InputRule, prepared
 from nasforge.data.npz import write_npz
 from nasforge.settings.experiment import DataConfig
@@ -128,7 +129,7 @@ def _images(inspection: Inspection, rule: InputRule | None, resolution: int) -> 
     if files:
         assert rule is not None  # noqa: S101
         workers = len(os.sched_getaffinity(0))
-        yield from in_threads(lambda file: read_image(file, rule, size).pixels, files, workers)
+        yield from in_threads(lambda file: _read_again(file, rule, size), files, workers)
         return
     folder = inspection.data_dir
     decoded, _ = cache.decoded(sources.find(DataConfig(inspection.source, folder=folder)))
@@ -137,6 +138,18 @@ def _images(inspection: Inspection, rule: InputRule | None, resolution: int) -> 
         return
     for row in inspection.rows:
         yield _fitted_array(np.asarray(decoded.images[row.row]), inspection.channels, size)
+
+
+def _read_again(file: Path, rule: InputRule, size: tuple[int, int]) -> np.ndarray:
+    """Return the pixels of a file that the inspection has read."""
+    try:
+        return read_image(file, rule, size).pixels
+    except DataError as error:
+        raise DataError(
+            f"image {shown(file)} has changed since the inspection ({why_unreadable(file, error)}). Leave the "
+            "images as they are, and run the same command, which inspects them again",
+            kind="changed",
+        ) from error
 
 
 def _fitted_array(pixels: np.ndarray, channels: int, size: tuple[int, int]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -168,9 +170,23 @@ def _run(arguments: list[str]) -> Outcome:
     except KeyboardInterrupt:
         return Outcome(code=output.STOPPED)
     except Exception as error:  # a plug-in's or ours: the traceback helps to fix it
-        traceback.print_exc()
         kept = ". The same command continues" if _command_of(arguments) in _CONTINUED else ""
+        if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename:
+            advice, kind = _OF_FILES[error.errno]
+            return _failed(f"{os.fsdecode(error.filename)}: {error.strerror}. {advice}{kept}", kind=kind)
+        traceback.print_exc()
         return _failed(f"unexpected {type(error).__name__}: {error}{kept}", 1, kind="failed")
+
+
+_OF_FILES = {
+    errno.EACCES: ("Allow this user to read and write there, or name another place", "unreadable"),
+    errno.EPERM: ("Allow this user to read and write there, or name another place", "unreadable"),
+    errno.EROFS: ("Name a folder that can be written", "failed"),
+    errno.ENOSPC: ("Make room", "failed"),
+    errno.EDQUOT: ("Make room", "failed"),
+    errno.ENAMETOOLONG: ("Name it in fewer letters", "invalid"),
+}
+"""Errors of the system about a file that the user can fix: what to do, and the kind."""
 
 
 _OF_PYDANTIC = {

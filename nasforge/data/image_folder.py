@@ -17,6 +17,7 @@ from nasforge.core.errors import DataError, did_you_mean
 from nasforge.data.decoded import SPLITS, Allocate, Decoded, Source, classes_have
 from nasforge.data.image_file import SUFFIXES, read_header, read_image, shown
 from nasforge.data.input_rule import InputRule
+from nasforge.experiment.journal import experiments_in, fits_in
 from nasforge.settings.experiment import DataConfig
 
 SPLIT_NAMES = {
@@ -94,7 +95,7 @@ def images_below(folder: Path) -> list[Path]:
 
 @dataclass
 class _Level:
-    """The content of one folder, without what is hidden or the system's.
+    """The content of one folder, without what is hidden, the system's, or a folder of experiments.
 
     Attributes:
         path: the folder.
@@ -176,12 +177,17 @@ def _put(level: _Level, entry: os.DirEntry[str]) -> None:
         status = place.stat()
         if (status.st_dev, status.st_ino) in level.seen:
             level.loops.append(place)
-        elif name not in _SYSTEM_FOLDERS:
+        elif name not in _SYSTEM_FOLDERS and not _holds_runs(place):
             level.folders.append(entry.name)
     elif place.suffix.lower() in SUFFIXES:
         level.images.append(place)
     elif name not in _SYSTEM_FILES:
         level.others.append(place)
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Tell whether a folder is `runs`, which lies among the images if a command was typed in their folder."""
+    return bool(experiments_in(folder) or fits_in(folder, searching=False))
 
 
 def _class(path: Path, above: _Seen) -> _Class:

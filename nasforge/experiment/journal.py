@@ -117,6 +117,16 @@ def fits_in(folder: Path, *, searching: bool = True) -> list[Path]:
     return [fit for fit in fits if not searching or (fit / SEARCH / JOURNAL).is_file()]
 
 
+def unwritable(folder: Path, error: OSError) -> JournalError:
+    """Return the error of a folder in which no journal can be opened."""
+    reason = error.strerror or str(error)
+    return JournalError(
+        f"{folder}: cannot be written: {reason}. Give --runs-dir a folder that can be written, or make room",
+        kind="failed",
+        key="runs_dir",
+    )
+
+
 def lock_alone(handle: int) -> None:
     """Lock an open file against other drivers.
 
@@ -301,7 +311,7 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise JournalError(f"{folder}: cannot be written: {error.strerror}", kind="failed") from None
+            raise unwritable(folder, error) from None
         try:
             lock_alone(self._lock)
         except OSError:

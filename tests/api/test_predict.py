@@ -129,6 +129,10 @@ def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
     assert cli.main([*words, "--csv", "--json"]) == 2
     capfd.readouterr()
     bad, none = str(tmp_path / "bad.png"), str(tmp_path / "none.jpg")
+    too_long, good = "x" * 300 + ".png", str(tmp_path / "good.png")
+    assert cli.main(["predict", "plain", too_long, good, "--runs-dir", str(runs)]) == 1
+    printed = capfd.readouterr().out.splitlines()
+    assert printed[0] == f"{too_long}: cannot be read (File name too long)" and printed[1].startswith(f"{good}: ")
     assert cli.main(["predict", "plain", bad, "--json", "--runs-dir", str(runs)]) == 1
     printed = json.loads(capfd.readouterr().out)
     assert printed["error"].startswith(f"{bad}: ") and (printed["kind"], printed["key"]) == ("unreadable", "images")

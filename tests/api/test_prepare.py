@@ -101,3 +101,15 @@ def test_a_folder_that_cannot_be_written(photos, tmp_path):
     (tmp_path / "file").write_text("")
     with raises(DataError, "failed", None, tmp_path / "file"):
         prepare(inspect(photos), tmp_path / "file", 8)
+
+
+@pytest.mark.parametrize("content", [None, b"half of a file"])
+def test_an_image_that_has_changed_since_the_inspection_is_named(photos, tmp_path, content):
+    inspection = inspect(photos)
+    file = photos / "dog" / "07.png"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with raises(DataError, "changed", None, file):
+        prepare(inspection, tmp_path / "p", 16)
+    assert not (tmp_path / "p" / "images.npz").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shlex
 import signal
@@ -14,7 +16,7 @@ import pytest
 
 from nasforge.api.search import search
 from nasforge.cli import app as cli
-from nasforge.core.errors import StopNow
+from nasforge.core.errors import KINDS, StopNow
 from nasforge.experiment.state import load_state
 from nasforge.testing.toys import Planted, toy_config
 
@@ -113,9 +115,9 @@ def nasforge(*words, redirections):
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("json", [(), ("--json",)])
-def test_a_full_stdout_is_said_and_loses_nothing(place, json):
-    code, err = nasforge(*SEARCH, *json, redirections="> /dev/full")
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_full_stdout_is_said_and_loses_nothing(place, more):
+    code, err = nasforge(*SEARCH, *more, redirections="> /dev/full")
     assert code == 1 and "cannot be written to stdout: No space left" in err and "Traceback" not in err
     assert load_state(place / "runs/first").counts()["finished"] == 5
 
@@ -146,3 +148,21 @@ def test_a_process_that_begins_in_a_folder_that_is_gone_says_so(place):
     command = "mkdir gone; cd gone; rmdir ../gone; exec " + shlex.join([sys.executable, "-m", "nasforge", "spaces"])
     ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert ended.returncode == 2 and "error: the working folder has been deleted" in ended.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_file_that_the_system_refuses_is_one_sentence(place, capfd, monkeypatch, number):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number), "/closed/cells")
+
+    monkeypatch.setattr("nasforge.api.predict.predict", refuse)
+    assert cli.main(["predict", "cells", "a.png", "--json"]) == 2
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1 and "error: /closed/cells: " in err and os.strerror(number) in err
+    assert json.loads(out)["kind"] in KINDS and "/closed/cells" in json.loads(out)["error"]
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence(place, capfd):
+    assert cli.main(["predict", "x" * 300, "a.png"]) == 2
+    err = capfd.readouterr().err
+    assert "File name too long" in err and "Traceback" not in err

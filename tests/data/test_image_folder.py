@@ -350,3 +350,14 @@ def test_the_name_of_a_row_of_a_file_is_in_files(tmp_path):
     assert image_names(DataConfig(str(tmp_path / "named.npz"))) == ["a", "b", "c", "d"]
     assert image_names(DataConfig(str(tmp_path / "plain.npz"))) is None
     assert image_names(DataConfig(str(tmp_path / "short.npz"))) is None
+
+
+def test_runs_among_the_classes_are_no_class(tmp_path):
+    """Where `nasforge fit .` is typed in the folder of the photos."""
+    classes(tmp_path, "ant", "bee")
+    for journal in ("cells-fit/fit.jsonl", "cells-fit/search/journal.jsonl", "first/journal.jsonl"):
+        (tmp_path / "runs" / journal).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / journal).write_text("")
+        (tmp_path / "runs" / journal).with_name("map.png").write_bytes(b"drawn by nasforge")
+    data = load_data(DataConfig(str(tmp_path)))
+    assert data.class_names == ("ant", "bee") and not data.notes

@@ -186,7 +186,7 @@ def fit(
     text = str(source)
     place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))
     folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
-    if place not in names("data") and not Path(place).exists():
+    if place not in names("data") and not _is_there(place):
         raise DataError(f"data: there is no file or folder {place}{like_source(text)}", kind="missing", key="data")
     file = None if weights is None else os.path.normpath(whole_path(weights))
     if backbone is not None and file is None:
@@ -223,7 +223,7 @@ def fit(
         pretrained=pretrained,
         plan=decisions,
     )
-    inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels)}
+    inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels, folder)}
     if file is not None:
         inputs["weights_stamp"] = stamp_of(file, None)
     with trust.from_user(say), FitLog(folder, inputs, started) as log:
@@ -245,6 +245,17 @@ def _with_places(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     files = {name: str(folder / EXPORTED / file) for name, file in content["exported"].items()}
     network, report = str(folder / BEST), str(folder / REPORT)
     return {**content, "network": network, "exported": files, "report": report}
+
+
+def _is_there(place: str) -> bool:
+    try:
+        return Path(place).exists()
+    except OSError as error:
+        raise DataError(
+            f"data {place} cannot be read ({error.strerror}); allow to read it, or name other data",
+            kind="unreadable",
+            key="data",
+        ) from None
 
 
 def _name_of(source: str) -> str:

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
-from nasforge.core.errors import ConfigError, JournalError, NasforgeError
-from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone
+from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError
+from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone, unwritable
 
 SCHEMA = 1
 FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
@@ -61,16 +61,57 @@ def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | Non
     return None if "chosen" in kinds[place:] else entries[place]
 
 
-def stamp_of(source: str, labels: str | None) -> str:
-    """Hash of the names, sizes and times of change of a folder's files or of a file; empty for a registered name."""
+def stamp_of(source: str, labels: str | None, folder: Path | None = None) -> str:
+    """Hash of the names, sizes and times of change of a folder's images or of a file; empty for a registered name.
+
+    Args:
+        source: folder, file or name of the data.
+        labels: the table of labels.
+        folder: of a fit. Where an earlier version began it, whose stamp is of all files in `source`, and these are
+            the same, the hash is that stamp.
+
+    Raises:
+        DataError: a folder or file cannot be read.
+    """
+    from nasforge.data.image_folder import images_below  # numpy and Pillow, which a look at the log does without
+
+    stamp = _stamp(source, labels, images_below)
+    if folder is not None and (earlier := _first_stamp(folder)) not in (None, stamp):
+        with contextlib.suppress(OSError):
+            if earlier == _stamp(source, labels, _files_below):
+                return str(earlier)
+    return stamp
+
+
+def _stamp(source: str, labels: str | None, below: Callable[[Path], Sequence[Path]]) -> str:
     seen = []
-    for place in map(Path, (source, *([labels] if labels else []))):
-        files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    for text in (source, *([labels] if labels else [])):
+        place = Path(text)
+        try:
+            files = below(place) if place.is_dir() else [place] if place.is_file() else []
+        except OSError as error:
+            raise DataError(
+                f"{place} cannot be read ({error.strerror}); allow to read it, or name another one", kind="unreadable"
+            ) from None
         for file in files:
-            if file.is_file():
+            with contextlib.suppress(OSError):  # it has just been removed, or is a link to nothing
                 status = file.stat()
                 seen.append([str(file), status.st_size, status.st_mtime_ns])
     return digest(seen) if seen else ""
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return all files in a folder, but not those behind links to folders."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _first_stamp(folder: Path) -> str | None:
+    """Return the stamp of the data that a fit began with; None where there is no log."""
+    try:
+        stamp: str | None = entries_of(folder)[0]["inputs"].get("data_stamp")
+    except (JournalError, OSError, IndexError, KeyError, AttributeError):  # opening the log names what is wrong
+        return None
+    return stamp
 
 
 def entries_of(folder: Path) -> list[dict[str, Any]]:
@@ -136,15 +177,15 @@ class FitLog:
         self.folder = folder
         self._began = began
         path = folder / FIT
-        if not path.exists() and (folder / JOURNAL).exists():
-            raise ConfigError(
-                f"{folder}: holds another experiment. Give the fit another --name", kind="conflict", key="name"
-            )
         try:
+            if not path.exists() and (folder / JOURNAL).exists():
+                raise ConfigError(
+                    f"{folder}: holds another experiment. Give the fit another --name", kind="conflict", key="name"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
-            raise JournalError(f"{folder}: cannot be written: {error.strerror}", kind="failed") from None
+            raise unwritable(folder, error) from None
         try:
             self._lock()
             self.entries = entries_of(folder)

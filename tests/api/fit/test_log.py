@@ -1,14 +1,25 @@
 import json
 import time
+from pathlib import Path
 
 import pytest
 from expecting import raises
 
-from nasforge.api.fit.log import FitLog, entries_of
+import nasforge
+from nasforge.api.fit.log import FitLog, _files_below, _stamp, entries_of, stamp_of
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.experiment.journal import FIT
 
 INPUTS = {"source": "/photos", "constraints": ["flops<=40M"], "seed": 0}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two classes; nothing opens its files."""
+    for name in ("cat/0.png", "cat/1.png", "dog/0.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(name.encode())
+    return tmp_path / "photos"
 
 
 def opened(folder, inputs=INPUTS):
@@ -87,3 +98,51 @@ def test_a_corrupt_line_is_named(tmp_path, line):
         file.write(line + "\n")
     with raises(JournalError, "unreadable", None, f"{FIT}:3"):
         opened(tmp_path)
+
+
+def test_the_stamp_is_of_the_images_alone(photos):
+    before = stamp_of(str(photos), None)
+    (photos / ".DS_Store").write_text("a file manager")
+    (photos / "cat" / "notes.txt").write_text("cats")
+    (photos / "runs" / "photos-fit").mkdir(parents=True)
+    opened(photos / "runs" / "photos-fit").close()
+    (photos / "runs" / "photos-fit" / "map.png").write_bytes(b"drawn by nasforge")
+    assert stamp_of(str(photos), None) == before
+    (photos / "cat" / "new.png").write_bytes(b"another image")
+    assert stamp_of(str(photos), None) != before
+
+
+def test_the_stamp_is_of_images_behind_links_too(photos, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "cow").symlink_to(tmp_path / "elsewhere")
+    before = stamp_of(str(photos), None)
+    (tmp_path / "elsewhere" / "new.png").write_bytes(b"another image")
+    assert stamp_of(str(photos), None) != before
+
+
+def test_a_fit_of_an_earlier_version_keeps_its_stamp_of_all_files(photos, tmp_path):
+    (photos / "notes.txt").write_text("cats")
+    earlier = _stamp(str(photos), None, _files_below)
+    assert earlier != stamp_of(str(photos), None)
+    opened(tmp_path / "fit", {**INPUTS, "data_stamp": earlier}).close()
+    assert stamp_of(str(photos), None, tmp_path / "fit") == earlier
+    (photos / "cat" / "0.png").unlink()
+    assert stamp_of(str(photos), None, tmp_path / "fit") == stamp_of(str(photos), None)
+
+
+def test_data_and_runs_that_may_not_be_read_are_one_sentence(tmp_path, monkeypatch):
+    closed = tmp_path / "closed"
+    stat = Path.stat
+
+    def refuse(path, **options):
+        if closed in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with raises(DataError, "unreadable", None, closed / "photos", "Permission denied"):
+        stamp_of(str(closed / "photos"), None)
+    with raises(DataError, "unreadable", "data", closed / "photos", "Permission denied"):
+        nasforge.fit(closed / "photos", runs_dir=tmp_path / "runs")
+    with raises(JournalError, "failed", "runs_dir", closed / "fit", "Permission denied", "--runs-dir"):
+        opened(closed / "fit")
