@@ -195,6 +195,14 @@ def _of_source(source: str, data_dir: str | Path | None) -> _Listing:
         return _Listing(images, sorted({image.label for image in images}), _look_at_files, list(notes))
     there = sources.find(config)
     decoded, _ = cache.decoded(there)
+    for number, name in enumerate(decoded.class_names):
+        if not name.strip():
+            raise DataError(
+                f"data {source}: {int((decoded.labels == number).sum())} image(s) have the empty label '{name}' in "
+                "y_train, y_val or y_test. Give every image a label, or leave these images out",
+                kind="missing",
+                key="y_train",
+            )
     parts = [split for split, count in decoded.sizes.items() for _ in range(count)]
     rows = [row for count in decoded.sizes.values() for row in range(count)]
     groups: list[str | None] = [] if decoded.groups is None else [str(group) for group in decoded.groups]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,8 @@ def read_table(
     columns += [f"groups in '{titles[group_at]}'"] if group_at is not None else []
     columns += [f"splits in '{titles[split_at]}'"] if split_at is not None else []
     notes.append(f"{shown(table)}: {', '.join(columns)}")
+    if split_at is None:
+        notes += _unread_splits(table, titles, lines)
     if without:
         notes.append(f"{shown(table)}: {without} line(s) without an image or a label, left out")
     named = {row.file.resolve() for row in rows if row.file is not None}  # the table may have absolute paths
@@ -176,6 +178,18 @@ def _split_column(titles: Sequence[str], lines: Sequence[tuple[int, list[str]]])
     return None
 
 
+def _unread_splits(table: Path, titles: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> Iterator[str]:
+    """Yield a note on each column that has the title of splits and another text than theirs in some line."""
+    for at, title in enumerate(titles):
+        if title.casefold() not in SPLIT:
+            continue
+        number, line = next((pair for pair in lines if pair[1][at].strip().casefold() not in _SPLIT_OF), lines[0])
+        yield (
+            f"{shown(table)}: the column '{title}' is not read as splits, line {number} has '{line[at].strip()}'; use "
+            "train, val and test to set the splits"
+        )
+
+
 def _with_most_images(
     titles: Sequence[str], lines: Sequence[tuple[int, list[str]]], finder: _Finder, taken: set[int | None]
 ) -> int | None:
@@ -218,4 +232,6 @@ class _Finder:
                 kind="conflict",
                 key="labels",
             )
+        if not files and "\\" in name:  # written on Windows
+            return self.find(name.replace("\\", "/"), strict=strict)
         return files[0] if files else None

@@ -146,15 +146,24 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     }
     name = ""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        opened = np.load(path, allow_pickle=False)
+        if isinstance(opened, np.ndarray):  # `.npy`, whatever the file's name
+            raise TypeError("it holds one array without a name")
+        with opened as file:
             arrays = {}
             for name in file.files:
                 if name in known:
                     arrays[name] = file[name]
+                    if not isinstance(arrays[name], np.ndarray):  # numpy returns the bytes of what is no array
+                        raise ValueError("not an array of numpy")
             return arrays, [name for name in file.files if name not in {*known, _FILES}]
     except ValueError as error:
+        if not name:  # numpy takes it for a pickle, and says how to load that
+            raise DataError(
+                f"{path}: this is not a readable .npz file; write it with numpy.savez", kind="unreadable"
+            ) from error
         raise DataError(
-            f"{path}: {name or 'the file'} holds Python objects or is damaged ({error}); save plain arrays of numbers "
+            f"{path}: {name} holds Python objects or is damaged ({error}); save plain arrays of numbers "
             "or of texts, such as np.array(names, dtype=str)",
             kind="unreadable",
         ) from error

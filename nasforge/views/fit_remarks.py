@@ -57,7 +57,8 @@ def more_photos(content: Mapping[str, Any]) -> str:
 def sentences_on(inspection: Mapping[str, Any]) -> list[str]:
     """Return an inspection, JSON-able, as sentences for the user."""
     classes = sorted(inspection["classes"].items(), key=lambda pair: -pair[1])
-    some = ", ".join(f"{name} ({count})" for name, count in classes[:_MOST_CLASSES])
+    names = [name if name.isprintable() else repr(name) for name, _ in classes[:_MOST_CLASSES]]
+    some = ", ".join(f"{name} ({count})" for name, (_, count) in zip(names, classes, strict=False))
     more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
     lines = [f"{inspection['images']:,} images of {len(classes)} classes: {some}{more}"]
     listed = {

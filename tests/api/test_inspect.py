@@ -11,6 +11,7 @@ from toy_photos import folder_of_photos, photo
 from nasforge.api.inspect import inspect
 from nasforge.cli import app as cli
 from nasforge.core.errors import DataError
+from nasforge.views.fit_remarks import sentences_on
 
 
 @pytest.fixture(autouse=True)
@@ -232,3 +233,34 @@ def test_of_more_images_than_time_allows_a_share_of_every_class_is_used(photos, 
         "22 of 24 images are used" in note for note in inspection.notes
     )
     assert inspect(photos, seconds=60.0).images == 24
+
+
+def test_a_table_that_was_written_on_windows(photos, tmp_path):
+    files = sorted(photos.rglob("*.png"))
+    lines = [(str(file.relative_to(photos)).replace("/", "\\"), file.parent.name) for file in files]
+    inspection = inspect(photos, labels=table(tmp_path / "labels.csv", lines, ("image", "label")))
+    assert inspection.classes == {"cat": 12, "dog": 12} and not inspection.unreadable
+
+
+@pytest.mark.parametrize(("splits", "noted"), [(("train", "val"), False), (("train", "vali"), True)])
+def test_a_column_of_splits_that_is_not_read_is_noted(photos, tmp_path, splits, noted):
+    files = sorted(photos.rglob("*.png"))
+    lines = [(file.relative_to(photos), file.parent.name, splits[index % 2]) for index, file in enumerate(files)]
+    inspection = inspect(photos, labels=table(tmp_path / "labels.csv", lines, ("image", "label", "Split")))
+    notes = [note for note in inspection.notes if "'Split' is not read" in note]
+    assert len(notes) == noted and all("line 3 has 'vali'" in note for note in notes)
+    assert ("validation" in inspection.parts) != noted
+
+
+def test_sentences_on_odd_names_stay_on_one_line(tmp_path):
+    folder_of_photos(tmp_path / "photos", classes=("a\nb", "c"))
+    (first, *_) = sentences_on(inspect(tmp_path / "photos").to_json())
+    assert first == "24 images of 2 classes: 'a\\nb' (12), c (12)"
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_arrays_with_an_empty_label_are_refused(tmp_path, empty):
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "some.npz", x_train=images, y_train=np.array(["ant", "bee", empty, "bee"] * 10))
+    with raises(DataError, "missing", "y_train", 10):
+        inspect(tmp_path / "some.npz")

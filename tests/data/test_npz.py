@@ -248,6 +248,15 @@ def test_a_file_that_is_no_npz(tmp_path):
         archive.writestr("a.txt", "hello")
     with raises(DataError, "missing", "x_train"):
         load(tmp_path / "other.npz")
+    with zipfile.ZipFile(tmp_path / "bytes.npz", "w") as archive:
+        archive.writestr("x_train.npy", "hello")
+        archive.writestr("y_train.npy", "")
+    with raises(DataError, "unreadable", None, "bytes.npz", "x_train"):
+        load(tmp_path / "bytes.npz")
+    np.save(tmp_path / "one.npy", np.zeros((40, 6, 5), np.uint8))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with raises(DataError, "unreadable", None, "one.npz", "one array"):
+        load(tmp_path / "one.npz")
     save(tmp_path / "whole.npz")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:900])
     with raises(DataError, "unreadable", None, "cut.npz"):

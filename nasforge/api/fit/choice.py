@@ -43,7 +43,7 @@ def choose_winner(work: Work, candidates: list[Answered], others: list[Answered]
         until=work.until,
         winner=chosen.winner,
         trial=winner.row.trial,
-        reason=_why(chosen, metric),
+        reason=_why(chosen, metric, work.log.last("late", trial=winner.row.trial) is not None),
         compared=chosen.compared,
         tried=tried,
         beaten_by=ahead,
@@ -77,7 +77,9 @@ def is_unfit(work: Work, trial: int | None) -> bool:
     return trial is not None and work.log.last("unfit", trial=trial) is not None
 
 
-def _why(chosen: Choice, metric: str) -> str:
+def _why(chosen: Choice, metric: str, late: bool) -> str:
+    if chosen.compared == 1 and late:
+        return "the only candidate that there was time for, and its trainings ended early"
     if chosen.compared == 1:
         return "the only candidate that was trained to the end"
     if chosen.winner == chosen.best:

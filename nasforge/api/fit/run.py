@@ -64,7 +64,7 @@ def _run(work: Work, say: Say) -> None:
     with phase(log, "search"):
         state = search(work)
     candidates = [*candidates_of(work, state), *probed]
-    tried = sum(trial.verdict == "accepted" for trial in state.trials.values()) + len(probed)
+    tried = sum(trial.attempts > 0 for trial in state.trials.values()) + len(probed)
     plain = next((c.row for c in candidates if c.row.kind == "reference"), None)
     folders: dict[str, Path] = {}
     portion = share_of_last(request.preset)

@@ -323,6 +323,7 @@ def test_a_first_candidate_that_is_slower_than_forecast_keeps_the_time(place, tm
     kinds = {entry["kind"]: entry for entry in entries(slow)}
     assert kinds["late"]["trial"] == 0 and any("much slower than forecast" in line for line in messages)
     assert kinds["searched"]["used"] < SECONDS  # without the deadline these trainings take minutes
+    assert slow.content["tried"] == 1 and "ended early" in slow.content["reason"]
 
 
 def test_too_few_images_are_refused(tmp_path):
