@@ -156,7 +156,7 @@ def _export(
 def _beside(folder: Path, network: Network, files: Collection[Path]) -> list[Path]:
     """Write what is shipped with every format: the classes, and a script where there is an ONNX file that it runs."""
     labels = folder / LABELS
-    labels.write_text("".join(f"{name}\n" for name in network.class_names), encoding="utf-8")
+    labels.write_text("".join(f"{' '.join(name.splitlines())}\n" for name in network.class_names), encoding="utf-8")
     if network.shape[0] not in (1, 3) or not any(file.name == SCRIPT_RUNS for file in files):
         return [labels]
     script = folder / SCRIPT

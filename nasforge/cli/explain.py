@@ -50,18 +50,19 @@ def explain(
     nasforge explain runs/first/best new/ --out pictures
     """
     from nasforge.api.explain import explain as run
+    from nasforge.data.image_file import shown
 
     unreadable: dict[str, str] = {}
 
     def skip(file: Path, reason: str) -> None:
         unreadable[str(file)] = reason
-        line(f"{file}: {reason}")
+        line(f"{shown(file)}: {reason}")
 
     explanations = run(model, images or [], class_name=class_name, out=out, runs_dir=runs_dir, trust=trust, skip=skip)
     for each in explanations:
         truth = "" if each.truth is None else f" (labelled {each.truth})"
         silent = f"; no region speaks for {each.explained}" if each.silent else ""
-        line(f"{each.image}: {each.answer} {each.probability:.3f}{truth}{silent}; pictures in {each.folder}")
+        line(f"{shown(each.image)}: {each.answer} {each.probability:.3f}{truth}{silent}; pictures in {each.folder}")
     if unreadable and not explanations:
         return all_unreadable(unreadable)
     errors = [{"image": file, "error": reason} for file, reason in unreadable.items()]

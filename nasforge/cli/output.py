@@ -136,7 +136,7 @@ def only_json(enabled: bool) -> Iterator[int]:
 def write_json(content: Mapping[str, Any] | list[Any], descriptor: int) -> OSError | None:
     """Write an object or a list as JSON and a newline, NaN and infinities as null. Returns what went wrong."""
     text = json.dumps(plain(content), allow_nan=False, ensure_ascii=False, indent=1) + "\n"
-    data = text.encode()
+    data = text.encode(errors="backslashreplace")  # of a file's name that is not UTF-8, and JSON escapes it likewise
     try:
         while data:
             data = data[os.write(descriptor, data) :]

@@ -60,9 +60,12 @@ def predict(
 
 
 def _text(answer: Prediction) -> str:
+    from nasforge.data.image_file import shown
+
+    file = shown(answer.file)
     if answer.error is not None:
-        return f"{answer.file}: {answer.error}"
-    return f"{answer.file}: {answer.label} {answer.probability:.3f}{' (unsure)' if answer.unsure else ''}"
+        return f"{file}: {answer.error}"
+    return f"{file}: {answer.label} {answer.probability:.3f}{' (unsure)' if answer.unsure else ''}"
 
 
 def _csv(predictions: Sequence[Prediction]) -> str:

@@ -174,6 +174,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            if file.is_fifo():  # to open it waits for a writer, maybe forever
+                raise OSError("it is a pipe, not a file")
             stream = file.open("rb")
             try:
                 image = _recognised(stream)

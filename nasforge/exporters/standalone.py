@@ -7,6 +7,7 @@ input rule and the calibration are in its metadata. Exit code: 0, 1 if an image 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import warnings
@@ -141,7 +142,16 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # Pillow's, about metadata that nothing uses
     Image.MAX_IMAGE_PIXELS = None  # read_image has a limit of its own
-    session = onnxruntime.InferenceSession(str(options.model), providers=["CPUExecutionProvider"])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
+    try:
+        session = onnxruntime.InferenceSession(str(options.model), providers=["CPUExecutionProvider"])
+        metadata = session.get_modelmeta().custom_metadata_map
+        json.loads(metadata["class_names"]), json.loads(metadata["input"])
+    except Exception as error:  # onnxruntime's errors have no common class
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        print(f"{options.model} cannot be used ({reason}); name an exported model with --model", file=sys.stderr)
+        return 2
     answers = list(predict(session, files_of(options.images)))
     if options.json:
         print(json.dumps(answers, ensure_ascii=False, indent=1))

@@ -76,6 +76,6 @@ def draw_page(text: str, path: Path, width: int = WIDTH, height: int = HEIGHT) -
 def write(path: Path, text: str) -> None:
     """Write a page's text. Raises ExportError if it cannot be written."""
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")  # a photo's name may be no UTF-8
     except OSError as error:
         raise ExportError(f"{path}: cannot be written: {error.strerror}", kind="failed") from None

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -141,6 +142,19 @@ def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
     assert set(printed) == {"error", "kind", "key", "problems"} and bad in printed["error"]
     assert [problem["error"].partition(": ")[0] for problem in printed["problems"]] == [bad, none]
     assert cli.main(["predict", "plain", str(tmp_path / "good.png"), "--runs-dir", str(runs)]) == 0
+
+
+def test_odd_names_of_files_stay_on_one_line_and_are_valid_json(runs, tmp_path, capfd):
+    names = ["a\nb.png", os.fsdecode(b"\xff.png"), "100%s {x}.png"]
+    for name in names:
+        photo(3).save(tmp_path / name)
+    words = ["predict", "plain", str(tmp_path), "--runs-dir", str(runs)]
+    assert cli.main(words) == 0
+    printed = capfd.readouterr().out.splitlines()
+    assert len(printed) == 3 and all(": cat " in line or ": dog " in line for line in printed)
+    assert cli.main([*words, "--json"]) == 0
+    answers = json.loads(capfd.readouterr().out)
+    assert {answer["file"] for answer in answers} == {str(tmp_path / name) for name in names}
 
 
 def test_models_that_are_not_there(runs, tmp_path):

@@ -1,3 +1,4 @@
+import os
 import struct
 import warnings
 import zlib
@@ -175,3 +176,10 @@ def test_a_path_is_shown_on_one_line():
     assert shown("a b/ü.png") == "a b/ü.png"
     assert shown("a\nb.png") == r"'a\nb.png'"
     assert shown("\udcff.png").isprintable()
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with raises(DataError, "unreadable", None, "pipe.png", "pipe, not a file"):
+        read_image(tmp_path / "pipe.png", InputRule(3), (8, 8))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from PIL import Image
 from test_network_folder import full_disk, toy_space
 from torch import nn
 
-from nasforge.api.export import best_of, export, validation_images
+from nasforge.api.export import _beside, best_of, export, validation_images
 from nasforge.api.predict import predict
 from nasforge.core.errors import DataError, ExportError
 from nasforge.data import load_data
@@ -368,3 +369,22 @@ def test_labels_and_checksums_are_shipped(shipped):
     assert all(sha256_of(out / name) == digest for name, digest in sums.items())
     card = (out / "README.md").read_text()
     assert "python predict.py" in card and "labels.txt" in card and "turned upright" in card
+
+
+def test_the_script_prints_any_name_and_says_which_model_it_cannot_use(shipped, tmp_path):
+    script = str(shipped[1] / "predict.py")
+    place = tmp_path / os.fsdecode(b"\xff.png")
+    Image.new("L", (8, 8)).save(place)
+    done = subprocess.run([sys.executable, script, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith(f"{tmp_path}/\\udcff.png: "), done.stderr
+    (tmp_path / "cut.onnx").write_bytes((shipped[1] / "model.onnx").read_bytes()[:500])
+    for model in ("cut.onnx", "none.onnx"):
+        command = [sys.executable, script, str(tmp_path), "--model", str(tmp_path / model)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2 and str(tmp_path / model) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_class_is_one_line_of_the_labels(tmp_path):
+    network = SimpleNamespace(class_names=("ant", "line\nbreak", "bee"), shape=(2, 8, 8))
+    (labels,) = _beside(tmp_path, network, [])
+    assert labels.read_text().splitlines() == ["ant", "line break", "bee"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from nasforge.core.events import Asked, Checked, Event, Reported, Started, TestO
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Result, TrainShared
 from nasforge.experiment.state import load_state
-from nasforge.views import tables
+from nasforge.views import picture, tables
 from nasforge.views.answers import answers_file, read_answers, surest_mistakes
 from nasforge.views.reader import Reader
 from nasforge.views.results import commands_for, networks_on_test, outcome_sentence
@@ -233,3 +234,8 @@ def test_names_and_files(tmp_path: Path) -> None:
         nasforge.report("campaign", runs_dir=tmp_path / "runs")
     with raises(JournalError, "missing", "model", "nothing"):
         nasforge.report("nothing", runs_dir=tmp_path / "runs")
+
+
+def test_a_page_may_name_a_photo_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    picture.write(tmp_path / "page.html", f"<b>ü {os.fsdecode(bytes([255]))}.png</b>")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "<b>ü \\udcff.png</b>"
