@@ -82,7 +82,8 @@ def read_plan(path: Path) -> dict[str, Any]:
     document = read_yaml(path)
     content = document.content
     if not isinstance(content, Mapping):
-        raise ConfigError([Problem(f"a plan is a mapping of schema, {', '.join(_known())}", str(path), 1, kind="type")])
+        message = f"a plan is a mapping of schema, {', '.join(_known())}. Use the {PLAN} that a fit has written"
+        raise ConfigError([Problem(message, str(path), 1, kind="type")])
     problems: list[Problem] = []
     if content.get("schema") != SCHEMA:
         message = f"got {content.get('schema')!r}, expected {SCHEMA}. Use the {PLAN} that a fit has written"

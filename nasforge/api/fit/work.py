@@ -263,7 +263,17 @@ class Work:
         """Pairs of the images to train on and the images to validate on."""
         if self.folds == 1:
             return [(self.data.train, self.data.validation)]
-        return in_folds(self.data, self.folds, self.data_config)
+        try:
+            return in_folds(self.data, self.folds, self.data_config)
+        except DataError as error:
+            if "trainings" not in (self.request.plan or {}):
+                raise
+            raise ConfigError(
+                f"plan: trainings.folds is {self.folds}, too many for these images ({error}). Delete all of trainings "
+                "in the plan, and this fit decides it again",
+                kind="range",
+                key="trainings.folds",
+            ) from None
 
     @cached_property
     def places(self) -> np.ndarray:

@@ -174,6 +174,22 @@ def test_a_plan_repeats_the_decisions(fitted, place, tmp_path, monkeypatch):
         nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan, objective="val/f1_macro"))
 
 
+def test_a_plan_of_more_folds_than_the_images_allow_is_named_and_can_be_corrected(place, tmp_path, monkeypatch):
+    plan = tmp_path / "plan.yaml"
+    about = "{folds: 100, epochs: 1, steps: 2, training: 0.1, threads: 1, second_per_step: 0.01}"
+    plan.write_text(f"schema: 1\ntrainings: {about}\n")
+    with raises(ConfigError, "range", "trainings.folds", "folds is 100", "Delete all of trainings"):
+        nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan))
+    plan.write_text("schema: 1\n")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nasforge.api.fit.run.measure_yardsticks", stop)
+    with pytest.raises(KeyboardInterrupt):  # the same command goes on with the corrected plan
+        nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan))
+
+
 def test_other_options_are_refused_by_name(fitted, place):
     with raises(ConfigError, "changed", "name", "constraints"):
         nasforge.fit(place / "few.npz", **settings(place, constraints=["params<=10k"]))
