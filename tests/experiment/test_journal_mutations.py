@@ -136,7 +136,7 @@ def test_the_journal_itself_is_read(lines: list[Any], tmp_path: Path) -> None:
     assert {line["event"] for line in lines} >= {"header", "reported", "interrupted", "extended", "test_opened"}
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_value_changed_to_any_other(lines: list[Any], tmp_path: Path, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, len(lines) - 1))
@@ -145,7 +145,7 @@ def test_any_value_changed_to_any_other(lines: list[Any], tmp_path: Path, data: 
     _read(_written(tmp_path / "a", [*lines[:index], _changed(lines[index], place, value), *lines[index + 1 :]]))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 @example(data=None)
 def test_lines_left_out_doubled_and_swapped(lines: list[Any], tmp_path: Path, data: st.DataObject | None) -> None:

@@ -101,9 +101,9 @@ def test_nasbench201_from_the_command_line_continues_and_keeps_limits(tmp_path, 
 @needs_tables
 def test_nasbench201_by_text_and_by_columns_is_the_same_and_fast(tmp_path):
     where = config_of(Path("x"), "nasbench201", str(NB201["path"])).space
-    began = time.perf_counter()
+    began = time.process_time()
     by_text = table(where, str(NB201["path"]), key="arch_str", signal="cifar10_val_e12", final="cifar10_test_e200")
-    assert time.perf_counter() - began < 5, "about half a second on an idle machine"
+    assert time.process_time() - began < 5, "about half a second on an idle machine"
     with np.load(NB201["path"]) as content:
         edges = content["ops"][content["codes"]]
         columns = {name.removeprefix("model."): edges[:, place] for place, name in enumerate(where.domains)}
@@ -111,9 +111,9 @@ def test_nasbench201_by_text_and_by_columns_is_the_same_and_fast(tmp_path):
     by_columns = table(where, str(tmp_path / "edges.npz"), signal="cifar10_val_e12")
     assert by_text.optimum() == by_columns.optimum() == 84.892
     points = [where.sample(random.Random(seed)) for seed in range(300)]
-    began = time.perf_counter()
+    began = time.process_time()
     results = [by_text(Measure(point), Silent()) for point in points]
-    assert time.perf_counter() - began < 0.3, "less than 0.1 ms each on an idle machine"
+    assert time.process_time() - began < 0.3, "less than 0.1 ms each on an idle machine"
     assert [by_columns(Measure(point), Silent()) for point in points] == results
 
 
