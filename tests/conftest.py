@@ -1,6 +1,7 @@
 """What all tests share: folders of the run for consent and caches, and random numbers that no other test has moved."""
 
 import random
+import signal
 import sys
 
 import pytest
@@ -23,6 +24,14 @@ def state_dir(tmp_path_factory):
         patch.setenv("TORCH_HOME", str(folder / "torch"))
         patch.delenv("COLUMNS", raising=False)  # tables are as wide as in a pipe, also where tests run side by side
         yield folder
+
+
+@pytest.fixture
+def interruptible():
+    """A test run in the background ignores Ctrl-C, and so would a command in it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

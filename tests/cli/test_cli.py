@@ -265,14 +265,6 @@ def test_stop_gives_130_and_the_command_that_continues(place, capfd, monkeypatch
     assert code == 130 and "nasforge search nested.yaml" in err and "recipe.optimizer=adamw" in err
 
 
-@pytest.fixture
-def interruptible():
-    """A test run in the background ignores Ctrl-C, and so would the command in it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_retraining_that_is_stopped_says_by_which_command_it_continues(place, capfd, monkeypatch, number):

@@ -25,6 +25,7 @@ from chromium import chromium
 from fastapi.testclient import TestClient
 from made_journal import header, point, trial, write
 from PIL import Image
+from ports import free_port
 
 import nasforge
 from nasforge.core.errors import ConfigError
@@ -517,9 +518,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
 
 
 def _served(runs_dir: Path) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "nasforge", "dashboard", "--runs-dir", str(runs_dir), "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     address, end = f"http://127.0.0.1:{port}", time.monotonic() + 120
@@ -553,9 +552,7 @@ def test_the_server_ends_while_a_page_is_drawn(made: Path, tmp_path: Path) -> No
         "pages.importance.importance_drawing = slow\n"
         "launch.launch(Path(sys.argv[1]), int(sys.argv[2]))\n"
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen([sys.executable, "-c", script, str(made.parent), str(port)])
     try:
         asked, end = None, time.monotonic() + 120

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import stat
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from expecting import raises
 from made_journal import header, mixed, point, trial, write
 from test_mlflow import Driver, client_of, runs_of
+from waiting import wait_until
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import TimeOver, TrackingError
@@ -298,7 +298,7 @@ def _served(handler: type[_Lying]) -> HTTPServer:
 def test_a_server_that_lies_stops_nothing(status: int, content: bytes, tmp_path: Path) -> None:
     server = _served(type("Handler", (_Lying,), {"status": status, "content": content}))
     uri = f"http://me:s3cr3t@127.0.0.1:{server.server_port}"
-    driver = Driver(tmp_path / "runs" / "made", uri=uri, patience_s=3.0)
+    driver = Driver(tmp_path / "runs" / "made", uri=uri)
     events = mixed(3)
     driver.write(events)
     driver.close()
@@ -429,20 +429,25 @@ def test_ctrl_c_leaves_the_rest_to_another_command(runs_dir: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("as_a_server")
-def test_ctrl_c_while_a_server_takes_its_time(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_a_server_takes_its_time(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, interruptible: None
+) -> None:
     """How the search ended is kept, and nothing is there twice when the rest follows."""
-    real, written, go_on = Delivery._write, [], threading.Event()
+    real, written, go_on, waiting = Delivery._write, [], threading.Event(), threading.Event()
 
     def slow(self: Delivery, *args: Any) -> None:
         written.append(args)
         if len(written) > 6:
             if len(written) == 7:
+                assert waiting.wait(60), "Ctrl-C at another place would end the tests"
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             go_on.wait(60)
         real(self, *args)
 
     monkeypatch.setattr(Delivery, "_write", slow)
-    driver = Driver(runs_dir / "made", patience_s=60)
+    driver = Driver(runs_dir / "made")
+    wait = driver.tracker._wait
+    monkeypatch.setattr(driver.tracker, "_wait", lambda: (waiting.set(), wait()))
     events = [header(), *(event for number in range(20) for event in trial(number))]
     for event in events:
         driver.journal.append(event)
@@ -465,10 +470,13 @@ def test_the_line_on_the_rest_never_repeats_its_number(runs_dir: Path, monkeypat
     monkeypatch.setattr(tracker, "_FIRST_PROGRESS_S", 0.2)
     monkeypatch.setattr(tracker, "_PROGRESS_S", 0.2)
     monkeypatch.setattr(tracker, "_MANY", 10)
-    real = Delivery._write
+    real, written = Delivery._write, []
+    messages_before = {20: 1, 35: 2, 50: 3}
 
     def slow(self: Delivery, *args: Any) -> None:
-        time.sleep(0.05)
+        written.append(args)
+        if len(written) in messages_before:
+            wait_until(lambda: len(driver.messages) >= messages_before[len(written)], "a line on the rest")
         real(self, *args)
 
     monkeypatch.setattr(Delivery, "_write", slow)
