@@ -1,6 +1,7 @@
 """Kill a search again and again and count what was lost: the measure behind "it survives a crash".
 
-python -m nasforge.testing.kills FOLDER RUNNER STRATEGY TRIALS      one driver, to be killed from outside
+python -m nasforge.testing.kills FOLDER RUNNER STRATEGY TRIALS                  one driver
+python -m nasforge.testing.kills FOLDER RUNNER STRATEGY TRIALS EVENTS SECONDS   one that is killed
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,27 +76,16 @@ def campaign(folder: Path, runner: str, strategy: str, *, trials: int, kills: in
     seconds = 0.4 if runner == "local" else 2.0
     for _ in range(kills):
         known, ran = _events(folder), len(_diary(folder))
-        driver = _start(folder, runner, strategy, trials)
-        try:
-            # Wait for a first sign of life, so that most kills fall into work and not into imports.
-            deadline = time.monotonic() + (60 if rng.random() < 0.8 else rng.uniform(0, 2))
-            while driver.poll() is None and len(_events(folder)) == len(known) and time.monotonic() < deadline:
-                time.sleep(0.002)
-            time.sleep(rng.uniform(0, seconds))
-            if driver.poll() is not None:
-                _compare(count, known, _events(folder), _diary(folder)[ran:])
-                break
-            os.killpg(driver.pid, signal.SIGKILL) if runner == "local" else driver.kill()
-            count.kills += 1
-        finally:
-            driver.kill()
-            driver.wait()
+        # Most kills fall into work, some into what comes before: the journal is read and continued.
+        awaited = len(known) + 1 if rng.random() < 0.8 else 0
+        ended = _drive_to_end(folder, runner, strategy, trials, awaited, rng.uniform(0, seconds))
         _compare(count, known, _events(folder), _diary(folder)[ran:])
+        if ended == 0:
+            break
+        count.kills += 1
     known, ran = _events(folder), len(_diary(folder))
-    last = _start(folder, runner, strategy, trials)
-    _, errors = last.communicate(timeout=600)
-    if last.returncode != 0:
-        raise RuntimeError(f"the last driver in {folder} ended with {last.returncode}: {errors.decode()}")
+    if _drive_to_end(folder, runner, strategy, trials) != 0:
+        raise RuntimeError(f"somebody else has killed the last driver in {folder}")
     events = _events(folder)
     _compare(count, known, events, _diary(folder)[ran:])
     if runner == "local":
@@ -132,9 +123,42 @@ def command_line(process: int) -> str:
         return ""
 
 
-def _start(folder: Path, runner: str, strategy: str, trials: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "nasforge.testing.kills", str(folder), runner, strategy, str(trials)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)  # noqa: S603
+def _drive_to_end(folder: Path, runner: str, strategy: str, trials: int, *kill: float) -> int:
+    """Run one driver and return its exit status: 0 if it was not killed.
+
+    Args:
+        folder: of the search.
+        runner: registered name.
+        strategy: registered name.
+        trials: budget of the search.
+        kill: arguments of `_kill_this_process`, if it is to be killed.
+    """
+    words = [str(folder), runner, strategy, str(trials), *map(str, kill)]
+    command = [sys.executable, "-m", "nasforge.testing.kills", *words]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)  # noqa: S603
+    try:
+        _, errors = driver.communicate(timeout=600)
+    finally:
+        driver.kill()
+        driver.wait()
+    if driver.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f"a driver in {folder} ended with {driver.returncode}: {errors.decode()}")
+    return driver.returncode
+
+
+def _kill_this_process(folder: Path, events: int, seconds: float) -> None:
+    """Kill this process from a thread, `seconds` after the journal has this many events.
+
+    Another process might come too late: on a busy machine it can wait for seconds while this one works.
+    """
+
+    def kill() -> None:
+        while len(_events(folder)) < events:
+            time.sleep(0.002)
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
 
 
 def _compare(count: KillCount, known: list[Event], events: list[Event], ran: list[int]) -> None:
@@ -162,4 +186,6 @@ def _diary(folder: Path) -> list[int]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 5:
+        _kill_this_process(Path(sys.argv[1]), int(sys.argv[5]), float(sys.argv[6]))
     drive(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
