@@ -22,6 +22,7 @@ def state_dir(tmp_path_factory):
         patch.setenv(STATE_DIR, str(folder))
         patch.setenv("HF_HUB_CACHE", str(folder / "hub"))
         patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's 15 lets workers wait for minutes where other tests run
         patch.delenv("COLUMNS", raising=False)  # tables are as wide as in a pipe, also where tests run side by side
         yield folder
 

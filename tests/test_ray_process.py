@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,16 @@ from pathlib import Path
 
 import cli_toys
 import pytest
+from waiting import wait_until
 
 from nasforge.core.events import Interrupted
 from nasforge.experiment.journal import JOURNAL, read_events
 from nasforge.experiment.state import load_state
+from nasforge.runners.ray_tune import private_folder as folders
 from nasforge.runners.ray_tune.private_folder import PREFIX, private_folder
 from nasforge.testing.kills import command_line, descendants
 
-pytestmark = [pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.timeout(900)]
 
 WORDS = (
     "search",
@@ -58,11 +61,12 @@ def start(place: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until(what: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    while not what() and time.monotonic() < deadline:
+def wait_for(driver: subprocess.Popen[str], what: Callable[[], bool]) -> None:
+    def so_far() -> bool:
         assert driver.poll() is None, driver.communicate()
-        time.sleep(0.05)
+        return what()
+
+    wait_until(so_far, "what the driver does", limit_s=300)
 
 
 def told(place: Path) -> int:
@@ -79,11 +83,11 @@ def process_of(driver: subprocess.Popen[str], name: str) -> int:
 @pytest.mark.ray
 def test_sigterm_again_and_again_stops_a_search_once_and_is_no_crash(place: Path, scratch: Path) -> None:
     driver = start(place, "--max-trials", "60", "--json")
-    wait_until(lambda: told(place) >= 2, driver)
+    wait_for(driver, lambda: told(place) >= 2)
     for _ in range(4):
         driver.send_signal(signal.SIGTERM)
         time.sleep(0.1)
-    out, err = driver.communicate(timeout=100)
+    out, err = driver.communicate(timeout=300)
     assert driver.returncode == 130, err
     assert "stopped on SIGTERM at" in err and "*** SIGTERM received" not in err and out.startswith("{")
     state = load_state(place / "runs/first")
@@ -95,9 +99,9 @@ def test_sigterm_again_and_again_stops_a_search_once_and_is_no_crash(place: Path
 @pytest.mark.slow
 def test_sigterm_while_ray_starts(place: Path, scratch: Path) -> None:
     driver = start(place, "--max-trials", "60")
-    wait_until(lambda: bool(process_of(driver, "gcs_server")), driver)
+    wait_for(driver, lambda: bool(process_of(driver, "gcs_server")))
     driver.send_signal(signal.SIGTERM)
-    _, err = driver.communicate(timeout=100)
+    _, err = driver.communicate(timeout=300)
     assert driver.returncode == 130 and "the same command continues: nasforge search" in err, err
 
 
@@ -116,33 +120,36 @@ def test_a_driver_that_ends_while_ray_starts_says_so_all_the_same() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
 def test_a_ray_that_is_killed_is_said_and_the_same_command_continues(place: Path, scratch: Path, victim: str) -> None:
-    driver = start(place, "--max-trials", "8")
-    wait_until(lambda: told(place) >= 2, driver)
-    os.kill(process_of(driver, victim), signal.SIGKILL)
-    out, err = driver.communicate(timeout=100)
+    driver = start(place, "--max-trials", "24")  # 8 would be over before a busy test kills it
+    wait_for(driver, lambda: told(place) >= 2)
+    process = process_of(driver, victim)
+    assert process, "0 would be all processes of the test"
+    os.kill(process, signal.SIGKILL)
+    out, err = driver.communicate(timeout=300)
     assert driver.returncode == 2 and out == ""
     assert f"error: Ray on this machine is gone: its process {victim} has ended" in err
     assert load_state(place / "runs/first").counts()["failed"] == 0
-    again = start(place, "--max-trials", "8")
-    _, err = again.communicate(timeout=200)
+    again = start(place, "--max-trials", "24")
+    _, err = again.communicate(timeout=300)
     assert again.returncode == 0, err
     state = load_state(place / "runs/first")
-    assert state.counts()["finished"] == 8 and all(trial.result for trial in state.trials.values())
+    assert state.counts()["finished"] == 24 and all(trial.result for trial in state.trials.values())
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_what_a_killed_driver_leaves_is_removed_when_the_next_one_starts(place: Path, scratch: Path) -> None:
     driver = start(place, "--max-trials", "60")
-    wait_until(lambda: told(place) >= 1, driver)
+    wait_for(driver, lambda: told(place) >= 1)
     left = [*descendants(driver.pid)]
     driver.kill()
     driver.wait()
     assert list(scratch.glob(f"{PREFIX}*"))
     with private_folder() as folder:
         assert list(scratch.glob(f"{PREFIX}*")) == [folder.path]
-    time.sleep(1)
-    assert not [process for process in left if "ray" in command_line(process)]
+    wait_until(
+        lambda: not [process for process in left if "ray" in command_line(process)], "Ray's processes have ended"
+    )
 
 
 def test_folders_of_living_drivers_and_of_others_are_kept(place: Path, scratch: Path) -> None:
@@ -163,3 +170,39 @@ def test_folders_of_living_drivers_and_of_others_are_kept(place: Path, scratch: 
     assert kept.path.exists()
     with private_folder():
         assert not kept.path.exists()
+
+
+def test_a_folder_that_another_driver_takes_for_a_leftover_is_not_used(
+    place: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between the making of the lock and the locking."""
+    lock, locked = folders.fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        locked.append(handle)
+        if len(locked) == 1:
+            folders._remove_leftovers(scratch)
+        lock(handle, how)
+
+    monkeypatch.setattr(folders.fcntl, "flock", late)
+    with private_folder() as folder:
+        assert len(locked) == 3, "the first lock, that of the other driver, and another"
+        assert list(scratch.iterdir()) == [folder.path] and (folder.path / "lock").is_file()
+
+
+def test_a_folder_is_removed_also_where_a_killed_process_writes_a_last_file(
+    place: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, removed = shutil.rmtree, []
+
+    def too_soon(path: Path, **options: bool) -> None:
+        remove(path, **options)
+        removed.append(path)
+        if len(removed) == 1:
+            path.mkdir()
+            (path / "raylet.out").touch()
+
+    monkeypatch.setattr(folders.shutil, "rmtree", too_soon)
+    with private_folder() as folder:
+        pass
+    assert removed == [folder.path] * 2 and not folder.path.exists()

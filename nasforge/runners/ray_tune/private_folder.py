@@ -16,6 +16,8 @@ PREFIX = "nasforge_ray_"
 _LOCK = "lock"
 _LOCKED_WITHIN_S = 60.0
 """A folder this young may belong to a driver that is about to lock it."""
+_REMOVALS, _REMOVED_AGAIN_S = 50, 0.1
+"""Attempts to remove a folder, and seconds between two of them."""
 _LONGEST_PATH = 40
 """Linux allows 107 bytes for a socket's path, and Ray appends 66."""
 
@@ -43,16 +45,35 @@ def private_folder() -> Iterator[PrivateFolder]:
     if len(str(place)) + len(PREFIX) + 9 > _LONGEST_PATH:
         place = Path("/tmp")  # noqa: S108  (the folder in it is private)
     _remove_leftovers(place)
-    folder = PrivateFolder(Path(tempfile.mkdtemp(prefix=PREFIX, dir=place)))
-    lock = os.open(folder.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    folder, lock = _locked_folder(place)
     try:
         yield folder
     finally:
         end_processes(folder.path)
         if not folder.keep:
-            shutil.rmtree(folder.path, ignore_errors=True)
+            _remove(folder.path)
         os.close(lock)
+
+
+def _locked_folder(place: Path) -> tuple[PrivateFolder, int]:
+    """Make a folder; returns it with its lock."""
+    while True:
+        folder = PrivateFolder(Path(tempfile.mkdtemp(prefix=PREFIX, dir=place)))
+        lock = os.open(folder.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return folder, lock
+        os.close(lock)  # another driver came between the two lines above, and took the folder for a leftover
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which a process that was killed just now may still write its last file."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_REMOVED_AGAIN_S)
+        end_processes(folder)
 
 
 def _remove_leftovers(place: Path) -> None:
@@ -71,7 +92,7 @@ def _remove_leftovers(place: Path) -> None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError while its driver lives
                 end_processes(path)
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
             finally:
                 os.close(lock)
 
