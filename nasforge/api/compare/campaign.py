@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from nasforge import registry
@@ -258,6 +259,8 @@ def _table_of(config: ExperimentConfig) -> Tabulated | None:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 _STOP: Any = None
+_AT_WORK = False
+"""In a worker: whether it is at a search, and not at sending what came of one."""
 _SAFE_PATH, _BY_US = "PYTHONSAFEPATH", "nasforge"
 
 
@@ -341,6 +344,7 @@ def _begin(stop: Any, workers: int, places: Places) -> None:
         del os.environ[_SAFE_PATH]  # a user's evaluator may start scripts that import their neighbours
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # outside a search, the driver says when to stop
+    signal.signal(signal.SIGTERM, _on_terminate)
     driver = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -351,7 +355,24 @@ def _begin(stop: Any, workers: int, places: Places) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _work(name: str, content: Mapping[str, Any], runs_dir: str) -> SearchOutcome:
-    if _STOP is not None and _STOP.is_set():
+def _on_terminate(number: int, frame: FrameType | None) -> None:
+    """Stop a worker that is about to search; a search has a handler of its own.
+
+    A worker that ended while it sends an outcome would keep the lock of the queue, and the others would wait for that
+    for ever. It ends by itself soon after the driver has stopped, but not after another worker was killed.
+    """
+    if _AT_WORK:
         raise StopNow("stopped; the same command continues")
-    return run_search(ExperimentConfig.from_json(name, content, Path(runs_dir)))
+    if not _STOP.is_set():
+        os._exit(1)
+
+
+def _work(name: str, content: Mapping[str, Any], runs_dir: str) -> SearchOutcome:
+    global _AT_WORK
+    _AT_WORK = True
+    try:
+        if _STOP.is_set():
+            raise StopNow("stopped; the same command continues")
+        return run_search(ExperimentConfig.from_json(name, content, Path(runs_dir)))
+    finally:
+        _AT_WORK = False
