@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,21 @@ SIGNALS: list[int] = []
 SENDERS: list[threading.Event] = []
 
 
-def planted(spec: SearchSpec, *, seconds: float = 0.0, fail: Sequence[int] = ()) -> Planted:
-    return Planted(epochs=spec.ladder[-1].epochs, seconds=seconds, fail=tuple(fail))
+@dataclass
+class Gated(Planted):
+    """Every trial waits for a file."""
+
+    gate: str = ""
+
+    def __call__(self, proposal: Proposal, report: Any) -> Result:
+        while not Path(self.gate).exists():
+            time.sleep(0.01)
+        return super().__call__(proposal, report)
+
+
+def planted(spec: SearchSpec, *, seconds: float = 0.0, fail: Sequence[int] = (), gate: str = "") -> Planted:
+    settings = {"epochs": spec.ladder[-1].epochs, "seconds": seconds, "fail": tuple(fail)}
+    return Gated(**settings, gate=gate) if gate else Planted(**settings)
 
 
 class Noisy:

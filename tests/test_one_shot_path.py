@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Reported
@@ -32,9 +32,7 @@ def reports(folder: Path) -> int:
 def killed_and_continued(folder: Path, runner: str, *strategy: str) -> State:
     command = [sys.executable, "-m", "nasforge.testing.one_shot", str(folder), runner, *strategy]
     driver = subprocess.Popen(command, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while reports(folder) < 2 and driver.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: reports(folder) >= 2 or driver.poll() is not None, "two epochs")
     assert driver.poll() is None, driver.stderr and driver.stderr.read().decode()[-2000:]
     driver.kill()
     driver.communicate()

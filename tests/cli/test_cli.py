@@ -17,6 +17,7 @@ import pytest
 import typer
 from expecting import raises
 from rich.console import Console
+from waiting import wait_until
 
 import nasforge.api.retrain
 import nasforge.api.search
@@ -290,19 +291,18 @@ def test_a_command_that_has_nothing_to_continue_only_stops(place, capfd, monkeyp
 
 
 def test_sigterm_stops_a_real_search_which_then_continues(place):
-    words = [*SEARCH, "--name", "first", "--max-trials", "5", "--set", "evaluator.seconds=0.2", "--json"]
+    words = [*SEARCH, "--name", "first", "--max-trials", "5", "--set", "evaluator.gate=gate", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli_toys.__file__).parent)}
     command = [sys.executable, "-m", "nasforge", *words]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as driver:
         journal = place / "runs/first/journal.jsonl"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not (journal.exists() and '"started"' in journal.read_text()):
-            time.sleep(0.05)
+        wait_until(lambda: journal.exists() and '"started"' in journal.read_text(), "a trial")
         driver.send_signal(signal.SIGTERM)
-        out, err = driver.communicate(timeout=60)
+        out, err = driver.communicate(timeout=200)
     assert driver.returncode == 130, err
     assert "error" in json.loads(out)
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    (place / "gate").touch()
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=200)
     assert done.returncode == 0 and sum(json.loads(done.stdout)["trials"].values()) == 5, done.stderr
 
 

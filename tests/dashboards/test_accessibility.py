@@ -180,7 +180,7 @@ def address(made: Path) -> Iterator[str]:
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     stopping.set()
     server.should_exit = True
-    thread.join(20)
+    thread.join(120)
     assert not thread.is_alive()
 
 
@@ -208,6 +208,7 @@ def stops_of(browser: Page, most: int = 25) -> list[str]:
 
 
 @pytest.mark.browser
+@pytest.mark.timeout(900)
 def test_every_page_can_be_used_without_seeing_it_or_without_a_mouse(address: str, made: Path) -> None:
     program = shutil.which("chromium")
     if program is None:

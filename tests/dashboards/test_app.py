@@ -538,7 +538,7 @@ def test_the_server_ends_while_a_page_listens_for_news(made: Path, ended_by: sig
         with urllib.request.urlopen(f"{address}/events?of=made") as news:
             assert [news.readline() for _ in range(3)] == [b": here\n", b"\n", b"event: change\n"]
             server.send_signal(ended_by)
-            assert server.wait(30) == 0
+            assert server.wait(120) == 0
     finally:
         server.kill()
         server.wait()
@@ -567,13 +567,14 @@ def test_the_server_ends_while_a_page_is_drawn(made: Path, tmp_path: Path) -> No
                     asked.sendall(b"GET /made/importances HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             time.sleep(0.2)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(60) == 0
+        assert server.wait(120) == 0
     finally:
         server.kill()
         server.wait()
 
 
 @pytest.mark.browser
+@pytest.mark.timeout(900)
 def test_in_chromium_the_pages_draw_and_follow_the_journal(made: Path, tmp_path: Path) -> None:
     program = shutil.which("chromium")
     if program is None:
@@ -584,17 +585,17 @@ def test_in_chromium_the_pages_draw_and_follow_the_journal(made: Path, tmp_path:
             browser.wait_for("document.querySelectorAll('figure.plot svg').length >= 3")
             browser.wait_for("document.body.innerText.includes('0.8700')")
             write(made, trial(9))
-            browser.wait_for("document.body.innerText.includes('0.8900')", timeout_s=30)
+            browser.wait_for("document.body.innerText.includes('0.8900')")
             browser.click("Trials", "nav a")
             browser.wait_for("document.querySelectorAll('input[name=trials]').length == 10")
             browser.evaluate("document.getElementById('choose-6').click()")
             write(made, trial(10))
-            browser.wait_for("!!document.getElementById('choose-10')", timeout_s=30)
+            browser.wait_for("!!document.getElementById('choose-10')")
             assert browser.evaluate("document.getElementById('choose-6').checked")
             browser.evaluate("document.getElementById('choose-7').click()")
             browser.click("Compare the chosen trials")
             browser.wait_for("location.href.endsWith('compare?trials=6,7')")
-            browser.wait_for("document.body.innerText.includes('Not drawn')", timeout_s=120)
+            browser.wait_for("document.body.innerText.includes('Not drawn')")
             for path in PAGES:
                 browser.call("Page.navigate", url=f"{address}/made/{path}")
                 browser.wait_for("document.readyState == 'complete' && !!document.querySelector('h1')")
