@@ -14,6 +14,7 @@ from pathlib import Path
 import cli_toys
 import pytest
 
+from nasforge.api import stopping
 from nasforge.api.search import search
 from nasforge.cli import app as cli
 from nasforge.core.errors import KINDS, StopNow
@@ -34,6 +35,7 @@ STOPPABLE = {
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stopping, "_ONE_STOP_S", 600.0)  # between two signals of a busy machine may lie seconds
     cli_toys.write_space(tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
