@@ -18,15 +18,24 @@ from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import Reader
 
 _SAY = Callable[[str], None]
+_PROGRESS = Callable[[int, int], None]
 
 
-def track(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None) -> int:
+def track(
+    folder: Path,
+    uri: str | None = None,
+    *,
+    say: _SAY = lambda text: None,
+    progress: _PROGRESS = lambda done, total: None,
+) -> int:
     """Deliver everything of a search, or of the fit that holds it, that MLflow has not received.
 
     Args:
         folder: of the search.
         uri: of the store; None for where the search was tracked.
         say: takes what the user should know.
+        progress: takes the number of events that MLflow has, and of all, several times a second. Several threads call
+            it, one after the other.
 
     Returns:
         The number of events, rows and files delivered now.
@@ -43,7 +52,7 @@ def track(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None
     with view():
         place = destination(folder, uri)
         result = finished["content"] if finished else None
-        count = deliver(folder, place, (fit or folder).name, say=say, fit=result)
+        count = deliver(folder, place, (fit or folder).name, say=say, fit=result, progress=progress)
         state = load_state(folder)
     count += _send_files(folder, place, state)
     _register_winner(folder, place, say)
@@ -130,13 +139,16 @@ def _winner_svg(folder: Path) -> str:
     return standalone(network_svg(networks)) if networks else ""
 
 
-def track_comparison(folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None) -> int:
+def track_comparison(
+    folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None, progress: _PROGRESS | None = None
+) -> int:
     """Deliver the result of a campaign or a comparison, unless MLflow has it.
 
     Args:
         folder: with `comparison.json`.
         uri: of the store; None for the one that it was delivered to, or else what MLFLOW_TRACKING_URI says.
         say: takes what the user should know.
+        progress: takes the number of runs that MLflow has, and of all; None for lines that `say` takes.
 
     Returns:
         The number of runs delivered now.
@@ -148,7 +160,8 @@ def track_comparison(folder: Path, uri: str | None = None, *, say: _SAY = lambda
     from nasforge.views.mlflow.campaigns import read_comparison, track_campaign
     from nasforge.views.mlflow.position import destination_of_comparison
 
-    return track_campaign(folder, read_comparison(folder), destination_of_comparison(folder, uri), say=say)
+    content, place = read_comparison(folder), destination_of_comparison(folder, uri)
+    return track_campaign(folder, content, place, say=say, progress=progress)
 
 
 def _register_winner(folder: Path, uri: str | None, say: _SAY) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nasforge.cli.options import Json, Name, RunsDir
-from nasforge.cli.output import Outcome, line, say
+from nasforge.cli.output import Outcome, line, log, say
 from nasforge.cli.settings import campaign_folder, folder_of
 from nasforge.core.command_line import command_for, quoted
 from nasforge.core.errors import ConfigError
@@ -16,6 +18,9 @@ from nasforge.core.trust import view
 from nasforge.core.uri import with_absolute_file, without_secrets
 from nasforge.experiment.journal import fit_of
 from nasforge.experiment.state import load_state
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 def track(
@@ -58,9 +63,10 @@ def _deliver(folder: Path, uri: str | None) -> Outcome:
 
     fit = fit_of(folder) or folder
     name = fit.name
-    count = deliver(folder, uri, say=say)
-    line(f"{count} events, rows and files of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
     option = [] if uri is None else ["--tracking-uri", uri]
+    with _progress(name, "events", command_for(fit, "track", *option)) as progress:
+        count = deliver(folder, uri, say=say, progress=progress)
+    line(f"{count} events, rows and files of '{name}' delivered." if count else f"MLflow has all of '{name}' already.")
     line(f"Look at them: {command_for(fit, 'mlflow', *option)}")
     return Outcome({"experiment": name, "delivered": count})
 
@@ -69,11 +75,36 @@ def _deliver_campaign(folder: Path, uri: str | None) -> Outcome:
     """Send MLflow the result of a campaign."""
     from nasforge.api.track import track_comparison
 
-    count = track_comparison(folder, uri, say=say)
-    line(f"{count} runs of '{folder.name}' delivered." if count else f"MLflow has all of '{folder.name}' already.")
     option = [] if uri is None else ["--tracking-uri", uri]
+    with _progress(folder.name, "runs", command_for(folder, "track", *option)) as progress:
+        count = track_comparison(folder, uri, say=say, progress=progress)
+    line(f"{count} runs of '{folder.name}' delivered." if count else f"MLflow has all of '{folder.name}' already.")
     line(f"Look at them: {command_for(folder, 'mlflow', *option)}")
     return Outcome({"experiment": folder.name, "delivered": count})
+
+
+@contextmanager
+def _progress(name: str, unit: str, command: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    from nasforge.views.mlflow.progress import ProgressLines
+
+    console = log()
+    if not console.is_terminal:
+        yield ProgressLines(say, name, unit, command)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counts = TextColumn("{task.completed:,} of {task.total:,}")
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=40), counts, TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks: list[TaskID] = []
+
+        def show(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task(unit, total=total))
+            bar.update(tasks[0], completed=done, total=total)
+
+        yield show
 
 
 def _write_study(folder: Path, storage: str) -> Outcome:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,12 +39,12 @@ from nasforge.views.mlflow.position import (
     read_ids,
     write_ids,
 )
+from nasforge.views.mlflow.progress import Progress, ProgressLines
 from nasforge.views.mlflow.runs import allowed_key
 
 RESULT = "comparison.json"
 _FILES = (RESULT, "comparison.html", "comparison.png")
 _BATCH = 900
-_FIRST_PROGRESS_S, _PROGRESS_S = 3.0, 10.0
 _SIGNAL = "campaign/signal"
 _Say = Callable[[str], None]
 
@@ -110,7 +109,14 @@ def campaign_runs(content: Mapping[str, Any]) -> list[CampaignRun]:
     return runs
 
 
-def track_campaign(folder: Path, content: Mapping[str, Any], uri: str | None, *, say: _Say = lambda text: None) -> int:
+def track_campaign(
+    folder: Path,
+    content: Mapping[str, Any],
+    uri: str | None,
+    *,
+    say: _Say = lambda text: None,
+    progress: Progress | None = None,
+) -> int:
     """Write a comparison to MLflow, unless it is there; the runs of an earlier result of the same campaign are deleted.
 
     Args:
@@ -118,6 +124,7 @@ def track_campaign(folder: Path, content: Mapping[str, Any], uri: str | None, *,
         content: of its `comparison.json`.
         uri: an MLflow tracking URI; None for `mlflow.db` in the runs folder.
         say: takes what the user should know.
+        progress: takes the number of runs that MLflow has, and of all; None for lines that `say` takes.
 
     Returns:
         The number of runs that were written.
@@ -128,7 +135,8 @@ def track_campaign(folder: Path, content: Mapping[str, Any], uri: str | None, *,
     full = tracking_uri(uri, folder.parent)
     lock = lock_delivery(folder)
     try:
-        return _Delivery(folder, full, say).deliver(content)
+        lines = ProgressLines(say, folder.name, "runs", command_for(folder, "track"))
+        return _Delivery(folder, full, say, progress or lines).deliver(content)
     except NasforgeError:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
@@ -142,8 +150,8 @@ def track_campaign(folder: Path, content: Mapping[str, Any], uri: str | None, *,
 class _Delivery:
     """One delivery of a campaign, which holds the lock."""
 
-    def __init__(self, folder: Path, uri: str, say: _Say) -> None:
-        self._folder, self._uri, self._say = folder, uri, say
+    def __init__(self, folder: Path, uri: str, say: _Say, progress: Progress) -> None:
+        self._folder, self._uri, self._say, self._progress = folder, uri, say, progress
         self._ids = read_ids(folder)
         self._mine = ids_of(self._ids, uri, folder.parent)
         if is_copy(folder, self._mine):
@@ -164,19 +172,12 @@ class _Delivery:
         self._mine.update(layout=FLAT, rows="")
         self._save()
         runs = campaign_runs(content)
-        start = latest = time.monotonic()
-        pause = _FIRST_PROGRESS_S
         for place, run in enumerate(runs):
+            self._progress(place, len(runs))
             run_id = self._write(experiment, run)
             if place == 0:
                 self._mine["parent_run_id"] = run_id
-            if time.monotonic() - latest > pause:
-                latest, pause = time.monotonic(), _PROGRESS_S
-                rest = (latest - start) * (len(runs) - place - 1) / (place + 1)
-                self._say(
-                    f"MLflow has {place + 1:,} of {len(runs):,} runs of '{self._folder.name}', {rest:.0f} s to go. "
-                    f"Ctrl-C leaves them to: {command_for(self._folder, 'track')}"
-                )
+        self._progress(len(runs), len(runs))
         for name in _FILES:
             if (self._folder / name).is_file():
                 self._client.log_artifact(self._mine["parent_run_id"], str(self._folder / name))

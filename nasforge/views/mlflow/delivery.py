@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,15 @@ class Delivery:
         end: MLflow's status for a search that ended otherwise than by its budget; empty for one that did not.
     """
 
-    def __init__(self, folder: Path, uri: str, *, of_search: bool = True, name: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        uri: str,
+        *,
+        of_search: bool = True,
+        name: str = "",
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> None:
         """Read how far the last delivery came.
 
         Args:
@@ -89,6 +97,7 @@ class Delivery:
             uri: from `tracking_uri`.
             of_search: whether the search itself goes on; work on its finalists leaves how it ended as it was.
             name: of the search's run; empty for the folder's.
+            on_answer: is called after each answer of MLflow, by any thread.
         """
         self.uri = uri
         self.name = name or folder.name
@@ -99,6 +108,7 @@ class Delivery:
         self.end = ""
         self._folder = folder
         self._of_search = of_search
+        self._on_answer = on_answer
         self._journal = JournalFollower(folder)
         self._runs = Runs(folder)
         self._writes: dict[str, Writes] = {}
@@ -132,6 +142,10 @@ class Delivery:
         if is_copy(self._folder, self._mine):
             self._mine.update(new_ids())
         self._mine.update(journal=journal, folder=str(self._folder.absolute()))
+
+    def total(self) -> int:
+        """Events in the journal."""
+        return self._journal.total()
 
     def left(self) -> int:
         """Events in the journal that are not delivered."""
@@ -425,6 +439,7 @@ class Delivery:
     def _count_answer(self) -> None:
         with self._counting:
             self.progress += 1
+        self._on_answer()
 
     def _identity_of(self, writes: Writes) -> dict[str, str]:
         """Return the tags that find a run of this search again."""

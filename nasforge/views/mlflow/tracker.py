@@ -6,6 +6,7 @@ after a crash and in `nasforge track`, and a server that is away costs no memory
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import warnings
@@ -19,12 +20,14 @@ from nasforge.core.tracking_uri import tracking_uri
 from nasforge.views.mlflow.client import advice, reason
 from nasforge.views.mlflow.delivery import Delivery
 from nasforge.views.mlflow.position import destination
+from nasforge.views.mlflow.progress import Progress
 
 __all__ = ["MlflowTracker", "destination", "track"]
 
 _LONGEST_PAUSE_S = 30.0
 _FIRST_PROGRESS_S = 3.0
 _PROGRESS_S = 10.0
+_BETWEEN_LOOKS_S = 0.2
 _MANY = 500
 """Events that are worth a line while the user waits."""
 
@@ -202,6 +205,7 @@ def track(
     *,
     say: Callable[[str], None] = lambda text: None,
     fit: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> int:
     """Deliver what MLflow has not yet of an experiment's journal; once delivered is never delivered again.
 
@@ -211,6 +215,8 @@ def track(
         name: of the search's run, if it is made now; empty for the folder's.
         say: takes what the user should know.
         fit: the result of the fit that holds the search, as `nasforge fit --json` prints it; None where there is none.
+        progress: takes the number of events that MLflow has, and of all, several times a second. Several threads call
+            it, one after the other.
 
     Returns:
         The number of events delivered now.
@@ -220,11 +226,23 @@ def track(
         TrackingError: the URI is none of MLflow's, the server cannot be reached, or a running search delivers already.
     """
     folder = folder.absolute()
-    delivery = Delivery(folder, tracking_uri(destination(folder, uri), folder.parent), name=name)
+    shown, lock = -math.inf, threading.Lock()
+
+    def show_progress() -> None:
+        nonlocal shown
+        with lock:
+            if time.monotonic() - shown > _BETWEEN_LOOKS_S:  # each time the journal's lines are counted
+                shown = time.monotonic()
+                total = delivery.total()
+                progress(total - delivery.unsent(), total)
+
+    place = tracking_uri(destination(folder, uri), folder.parent)
+    delivery = Delivery(folder, place, name=name, on_answer=show_progress)
     before = delivery.left()
     try:
         delivery.deliver(live=False)
         delivery.finish()
+        progress(delivery.total(), delivery.total())
         if fit is not None:
             delivery.write_leaderboard(fit)
         for note in delivery.notes():

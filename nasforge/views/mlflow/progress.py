@@ -1,0 +1,44 @@
+"""Progress of a delivery to MLflow that somebody waits for, in lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Takes how much MLflow has, and how much it is to have."""
+
+_FIRST_S, _PAUSE_S = 3.0, 10.0
+
+
+class ProgressLines:
+    """Prints a line now and then, and none for a delivery that is short."""
+
+    def __init__(self, say: Callable[[str], None], name: str, unit: str, command: str) -> None:
+        """Start the clock.
+
+        Args:
+            say: takes a line.
+            name: of what is delivered.
+            unit: what is counted, in the plural.
+            command: delivers the rest.
+        """
+        self._say, self._name, self._unit, self._command = say, name, unit, command
+        self._start = self._latest = time.monotonic()
+        self._pause = _FIRST_S
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Print how far it is, if the last line was long ago."""
+        self._first = done if self._first is None else self._first
+        now = time.monotonic()
+        if done >= total or now - self._latest <= self._pause:
+            return
+        self._latest, self._pause = now, _PAUSE_S
+        sent = done - self._first
+        rest = f", {(now - self._start) * (total - done) / sent:.0f} s to go" if sent > 0 else ""
+        self._say(
+            f"MLflow has {done:,} of {total:,} {self._unit} of '{self._name}'{rest}. "
+            f"Ctrl-C leaves them to: {self._command}"
+        )
