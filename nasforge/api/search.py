@@ -146,7 +146,7 @@ def _search(
     if config.tracking_uri != NO_TRACKING:
         from nasforge.api.track import track_files
 
-        track_files(folder, config.tracking_uri, state, say)
+        track_files(folder, config.tracking_uri, state, say, stopped=stop is not None)
     if state.best is not None:
         from nasforge.views.learnt import sentences_about
 
@@ -405,8 +405,8 @@ def tracking(
     """The user's trackers, and MLflow's unless `uri` is `none`; it is flushed at the end whatever happens.
 
     With `of_search` MLflow's run of the search says whether it failed or was stopped. `name` is the name of that run;
-    empty for the folder's. Ctrl-C ends the delivery at the end; without `patient` it is raised again, for a caller who
-    has more to do.
+    empty for the folder's. After a stop the delivery at the end takes a few seconds at most. Ctrl-C ends it; without
+    `patient` it is raised again, for a caller who has more to do.
     """
     if uri == NO_TRACKING:
         yield list(trackers)
@@ -417,8 +417,7 @@ def tracking(
     try:
         yield [*trackers, tracker]
     except BaseException as error:
-        if of_search:
-            tracker.ended_by(error)
+        tracker.ended_by(error)
         raise
     finally:
         tracker.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +80,7 @@ def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
         say(f"{error}. The results of '{place.name}' are safe. Deliver them later: {command_for(place, 'track')}")
 
 
-def track_files(folder: Path, uri: str | None, state: State, say: _SAY) -> None:
+def track_files(folder: Path, uri: str | None, state: State, say: _SAY, *, stopped: bool = False) -> None:
     """Deliver the drawings of a search at its end; problems are reported and never raised.
 
     Args:
@@ -87,17 +88,19 @@ def track_files(folder: Path, uri: str | None, state: State, say: _SAY) -> None:
         uri: as in `track`.
         state: of the search.
         say: takes what the user should know.
+        stopped: whether the user has stopped the search, and so waits for this a few seconds at most.
     """
     from nasforge.views.mlflow.position import is_delivered
+    from nasforge.views.mlflow.tracker import STOPPED_S
 
     try:
         if is_delivered(folder, uri):
-            _send_files(folder, uri, state)
+            _send_files(folder, uri, state, STOPPED_S if stopped else math.inf)
     except NasforgeError as error:
         say(f"{error}. Deliver them later: {command_for(fit_of(folder) or folder, 'track')}")
 
 
-def _send_files(folder: Path, uri: str | None, state: State) -> int:
+def _send_files(folder: Path, uri: str | None, state: State, limit_s: float = math.inf) -> int:
     """Draw the winner and the front, write the report, and send them with the pages that other commands have written.
 
     A report that `nasforge report` has written since the last event is sent as it is: it has the importance of
@@ -117,7 +120,7 @@ def _send_files(folder: Path, uri: str | None, state: State) -> int:
             if text:
                 files[name] = Path(scratch) / name
                 files[name].write_text(text, encoding="utf-8")
-        return log_files(folder, uri, files)
+        return log_files(folder, uri, files, limit_s)
 
 
 def _is_current(page: Path | None, journal: Path) -> bool:

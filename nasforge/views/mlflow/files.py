@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from nasforge.experiment.state import State
 from nasforge.views import charts
 from nasforge.views.mlflow.client import MlflowClient, reason
 from nasforge.views.mlflow.position import ids_of, lock_delivery, read_ids, write_ids
+from nasforge.views.mlflow.threads import within
 from nasforge.views.svg import standalone
 from nasforge.views.tables import front_axes
 
@@ -37,19 +39,20 @@ def front_svg(state: State) -> str:
     return standalone(charts.front_chart(state, lambda number: "", x, y))
 
 
-def log_files(folder: Path, uri: str | None, files: Mapping[str, Path]) -> int:
+def log_files(folder: Path, uri: str | None, files: Mapping[str, Path], limit_s: float = math.inf) -> int:
     """Send the files that MLflow has not, or has another content of.
 
     Args:
         folder: of the search, which was delivered.
         uri: of the store; None for the default one.
         files: the artifact's path -> the file.
+        limit_s: the longest that this takes.
 
     Returns:
         The number of files sent.
 
     Raises:
-        TrackingError: another process delivers the search, or the artifacts' store takes nothing.
+        TrackingError: another process delivers the search, or the artifacts' store takes nothing, or not in time.
     """
     full = tracking_uri(uri, folder.parent)
     lock = lock_delivery(folder)
@@ -62,8 +65,15 @@ def log_files(folder: Path, uri: str | None, files: Mapping[str, Path]) -> int:
         if not changed:
             return 0
         client = MlflowClient(tracking_uri=full)
-        for name, file in changed.items():
-            client.log_artifact(mine["parent_run_id"], str(file), name.rpartition("/")[0] or None)
+
+        def send() -> None:
+            for name, file in changed.items():
+                client.log_artifact(mine["parent_run_id"], str(file), name.rpartition("/")[0] or None)
+
+        if math.isinf(limit_s):
+            send()
+        else:
+            within(limit_s, send)
         mine["files"] = json.dumps({**before, **now})
         write_ids(folder, ids)
         return len(changed)

@@ -47,3 +47,31 @@ def in_threads(work: Callable[[_Item], None], items: Iterable[_Item], threads: i
         worker.join()
     if errors:
         raise errors[0]
+
+
+def within(seconds: float, work: Callable[[], None]) -> None:
+    """Call `work` in a thread, and return when it has ended.
+
+    Args:
+        seconds: the longest to wait; the thread goes on until the process ends.
+        work: the call.
+
+    Raises:
+        TimeoutError: it has not ended in time.
+        BaseException: what `work` raised.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # raised again below, in the caller's thread
+            errors.append(error)
+
+    worker = threading.Thread(target=run, name="nasforge-mlflow", daemon=True)
+    worker.start()
+    worker.join(seconds)
+    if errors:
+        raise errors[0]
+    if worker.is_alive():
+        raise TimeoutError(f"timed out after {seconds:g} s")

@@ -28,6 +28,8 @@ _LONGEST_PAUSE_S = 30.0
 _FIRST_PROGRESS_S = 3.0
 _PROGRESS_S = 10.0
 _BETWEEN_LOOKS_S = 0.2
+STOPPED_S = 5.0
+"""The longest that MLflow keeps a process that the user or the scheduler stops; most schedulers kill it after 30 s."""
 _MANY = 500
 """Events that are worth a line while the user waits."""
 
@@ -63,7 +65,7 @@ class MlflowTracker:
             say: takes what the user should know.
             every_s: events are gathered for so long and written together.
             patience_s: `close` gives up after so long without progress.
-            wait_s: the longest that `close` takes.
+            wait_s: the longest that `close` takes; `STOPPED_S` after a stop.
             of_search: whether the search itself runs; False for work on its finalists.
             name: of the search's run; empty for the folder's.
 
@@ -76,6 +78,8 @@ class MlflowTracker:
         self._every_s = every_s
         self._patience_s = patience_s
         self._wait_s = wait_s
+        self._of_search = of_search
+        self._was_stopped = False
         self._bell = threading.Event()
         self._closing = threading.Event()
         self._ended = threading.Event()
@@ -92,11 +96,11 @@ class MlflowTracker:
         self._bell.set()
 
     def ended_by(self, error: BaseException) -> None:
-        """Mark the run as failed by this exception, or as killed if somebody stopped it."""
-        if isinstance(error, TimeOver):
-            self._delivery.end = "FINISHED"
-        else:
-            self._delivery.end = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        """Mark the search's run as failed by this exception, or as killed by a stop, after which `close` is quick."""
+        planned = isinstance(error, TimeOver)
+        self._was_stopped = isinstance(error, KeyboardInterrupt) and not planned
+        if self._of_search:
+            self._delivery.end = "FINISHED" if planned else "KILLED" if self._was_stopped else "FAILED"
 
     def close(self) -> None:
         """Deliver what is left, within bounds; says what could not be delivered. Ctrl-C ends the waiting: `stopped`."""
@@ -128,9 +132,10 @@ class MlflowTracker:
     def _wait(self) -> None:
         """Wait for the delivery's end as long as it makes progress; a line tells how far it is, where it is longer."""
         start = time.monotonic()
+        wait_s = min(self._wait_s, STOPPED_S) if self._was_stopped else self._wait_s
         seen, since = self._delivery.progress, start
         last_line, pause, shown = start, _FIRST_PROGRESS_S, 0
-        while time.monotonic() < min(start + self._wait_s, since + self._patience_s):
+        while time.monotonic() < min(start + wait_s, since + self._patience_s):
             if self._ended.wait(0.1):  # `Thread.join` takes a thread for ended when a signal interrupts it
                 return
             if time.monotonic() - last_line > pause:

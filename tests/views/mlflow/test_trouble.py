@@ -7,9 +7,12 @@ import math
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import stat
 import threading
+import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,17 +23,20 @@ from made_journal import header, mixed, point, trial, write
 from test_mlflow import Driver, client_of, runs_of
 from waiting import wait_until
 
+from nasforge.api.search import tracking
+from nasforge.api.track import track_files
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import TimeOver, TrackingError
+from nasforge.core.errors import StopNow, TimeOver, TrackingError
 from nasforge.core.events import Asked, Event, Reported, Started, Told
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
+from nasforge.experiment.state import load_state
 from nasforge.views.mlflow import tracker
 from nasforge.views.mlflow.client import MlflowClient, MlflowException
 from nasforge.views.mlflow.delivery import Delivery
 from nasforge.views.mlflow.position import read_ids
 from nasforge.views.mlflow.runs import Runs, Writes, allowed_key, allowed_keys
-from nasforge.views.mlflow.tracker import destination, track
+from nasforge.views.mlflow.tracker import MlflowTracker, destination, track
 
 LONG = "val/" + "x" * 300
 
@@ -463,6 +469,72 @@ def test_ctrl_c_while_a_server_takes_its_time(
     track(runs_dir / "made")
     parents, children = runs_of(runs_dir)
     assert [run.info.status for run in parents] == ["KILLED"] and len(children) == 20
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that takes every request and answers none, which requests wait for a long time."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+    monkeypatch.setattr(tracker, "STOPPED_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the system accepts connections, and nobody reads them
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+LONG_S = {"patience_s": 90.0, "wait_s": 90.0}
+
+
+@pytest.mark.parametrize("of_search", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StopNow("stopped on SIGTERM")])
+def test_a_stop_does_not_wait_for_a_server_that_does_not_answer(
+    error: KeyboardInterrupt, of_search: bool, silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MlflowTracker.__init__.__kwdefaults__, "patience_s", LONG_S["patience_s"])
+    monkeypatch.setitem(MlflowTracker.__init__.__kwdefaults__, "wait_s", LONG_S["wait_s"])
+    folder, messages = write(tmp_path / "runs" / "made", mixed(2)), []
+    start = time.monotonic()
+    with (
+        pytest.raises(KeyboardInterrupt) as caught,
+        tracking(folder, silent, (), messages.append, of_search=of_search) as (made,),
+    ):
+        made.on_event(mixed(2)[-1])
+        raise error
+    assert caught.value is error
+    assert time.monotonic() - start < LONG_S["wait_s"] / 2
+    (message,) = messages
+    assert (
+        f"{len(mixed(2))} events of 'made' are not delivered (it does not answer in time). Nothing is lost" in message
+    )
+    command = f"nasforge track made --tracking-uri {silent} --runs-dir {tmp_path}/runs"
+    assert f"This command delivers them: {command}" in message
+
+
+def test_a_planned_end_waits_for_mlflow(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "STOPPED_S", 0.0)
+    driver = Driver(runs_dir / "made", **LONG_S)
+    driver.write(mixed(2))
+    driver.tracker.ended_by(TimeOver("as planned"))
+    driver.close()
+    assert driver.messages == [] and len(runs_of(runs_dir)[1]) == 2
+
+
+def test_a_stop_waits_for_drawings_a_few_seconds(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "STOPPED_S", 0.3)
+    folder = write(runs_dir / "made", mixed(2))
+    track(folder)
+    go_on, messages = threading.Event(), []
+
+    def silent_store(self: Any, *args: Any) -> None:
+        go_on.wait(90)
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", silent_store)
+    start = time.monotonic()
+    track_files(folder, None, load_state(folder), messages.append, stopped=True)
+    go_on.set()
+    assert time.monotonic() - start < 60
+    (message,) = messages
+    assert "takes no files (it does not answer in time). Deliver them later: nasforge track made" in message
+    track_files(folder, None, load_state(folder), messages.append, stopped=True)
+    assert len(messages) == 1
 
 
 @pytest.mark.usefixtures("as_a_server")
