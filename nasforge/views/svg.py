@@ -305,6 +305,8 @@ class Bar:
 def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | None = None, width: int = 640) -> str:
     """Horizontal bars, one a row, each with its name and its value; marks instead where `low` is above 0.
 
+    A narrow page shows a second drawing, with each name above its bar.
+
     Args:
         label: one sentence for people who hear the page.
         rows: from the top.
@@ -313,31 +315,69 @@ def bars(label: str, rows: Sequence[Bar], *, low: float = 0.0, high: float | Non
         width: of the drawing.
     """
     longest = max((len(row.name) for row in rows), default=0)
-    left, right, step = min(300, 16 + 7 * longest), 150, 26
     top = high if high is not None else max([row.value for row in rows] + [row.high or 0.0 for row in rows])
-    scale = (width - left - right) / ((top - low) or 1.0)
-    parts = [
-        f'<figure class="plot bars"><svg viewBox="0 0 {width} {step * len(rows) + 8}" role="img" '
-        f'aria-label="{escape(label)}">'
-    ]
-    for index, row in enumerate(rows):
-        y = 4 + index * step
-        length = max(0.0, (row.value - low) * scale) if math.isfinite(row.value) else 0.0
-        parts.append(f'<text x="{left - 8}" y="{y + 16}" class="tick end">{escape(cut(row.name, 42))}</text>')
-        if low:  # a bar's length would mislead where it does not begin at 0
-            mark = f'<circle cx="{left + length:.1f}" cy="{y + 12}" r="6"/>'
-            parts.append(f'<path d="M{left} {y + 12}H{width - right}" class="grid"/><g class="{row.kind}">{mark}</g>')
+    beside = _Bars(low, top, width, left=min(300, 16 + 7 * longest), right=150, step=26)
+    above = _Bars(low, top, _NARROW, left=6, right=70, step=42, name_above=True)
+    drawings = (
+        f'<svg viewBox="0 0 {place.width} {place.step * len(rows) + 8}" role="img" class="{kind}" '
+        f'aria-label="{escape(label)}">{"".join(place.row(index, row) for index, row in enumerate(rows))}</svg>'
+        for kind, place in (("broad", beside), ("narrow", above))
+    )
+    return f'<figure class="plot bars">{"".join(drawings)}</figure>'
+
+
+_NARROW = 340
+"""Width of a drawing for phones, whose letters are then as large as the page's."""
+
+
+@dataclass(frozen=True)
+class _Bars:
+    """Places of bars, in units of the drawing.
+
+    Attributes:
+        low: value at the left end.
+        high: value at the right end.
+        width: of the drawing.
+        left: where bars begin.
+        right: room for the values behind them.
+        step: height of a row.
+        name_above: whether a name is above its bar; else it is on its left.
+    """
+
+    low: float
+    high: float
+    width: int
+    left: int
+    right: int
+    step: int
+    name_above: bool = False
+
+    def row(self, index: int, row: Bar) -> str:
+        """Draw one bar with its name and value."""
+        scale = (self.width - self.left - self.right) / ((self.high - self.low) or 1.0)
+        y = 4 + index * self.step
+        if self.name_above:
+            parts = [f'<text x="{self.left}" y="{y + 12}" class="tick">{escape(cut(row.name, 48))}</text>']
+            y += 15
         else:
-            shape = f'x="{left}" y="{y + 3}" width="{max(1.0, length):.1f}" height="18"'
+            parts = [f'<text x="{self.left - 8}" y="{y + 16}" class="tick end">{escape(cut(row.name, 42))}</text>']
+        length = max(0.0, (row.value - self.low) * scale) if math.isfinite(row.value) else 0.0
+        end = self.left + length
+        if self.low:  # a bar's length would mislead where it does not begin at 0
+            mark = f'<circle cx="{end:.1f}" cy="{y + 12}" r="6"/>'
+            rail = f'<path d="M{self.left} {y + 12}H{self.width - self.right}" class="grid"/>'
+            parts.append(f'{rail}<g class="{row.kind}">{mark}</g>')
+            end += 6
+        else:
+            shape = f'x="{self.left}" y="{y + 3}" width="{max(1.0, length):.1f}" height="18"'
             parts.append(f'<rect {shape} class="bar {row.kind}"/>')
-        end = left + length + (6 if low else 0)
         if row.low is not None and row.high is not None:
-            a, b = left + (row.low - low) * scale, left + (row.high - low) * scale
+            a, b = (self.left + (value - self.low) * scale for value in (row.low, row.high))
             path = f"M{a:.1f} {y + 12}H{b:.1f}M{a:.1f} {y + 8}V{y + 16}M{b:.1f} {y + 8}V{y + 16}"
             parts.append(f'<path d="{path}" class="interval"/>')
             end = max(end, b)
         parts.append(f'<text x="{end + 6:.1f}" y="{y + 16}" class="tick">{escape(row.text)}</text>')
-    return "".join([*parts, "</svg></figure>"])
+        return "".join(parts)
 
 
 def _role(marks: Iterable[str]) -> str:
