@@ -9,6 +9,7 @@ import typer
 
 from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, all_unreadable, line
+from nasforge.views.rounding import fixed
 
 
 def explain(
@@ -62,7 +63,7 @@ def explain(
     for each in explanations:
         truth = "" if each.truth is None else f" (labelled {each.truth})"
         silent = f"; no region speaks for {each.explained}" if each.silent else ""
-        line(f"{shown(each.image)}: {each.answer} {each.probability:.3f}{truth}{silent}; pictures in {each.folder}")
+        line(f"{shown(each.image)}: {each.answer} {fixed(each.probability, 3)}{truth}{silent}; pictures in {each.folder}")
     if unreadable and not explanations:
         return all_unreadable(unreadable)
     errors = [{"image": file, "error": reason} for file, reason in unreadable.items()]

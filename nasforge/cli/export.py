@@ -13,7 +13,7 @@ from nasforge.cli import completion
 from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli.output import Outcome, line, log, table
 from nasforge.cli.settings import folder_of, moved_data
-from nasforge.experiment.journal import fit_of
+from nasforge.experiment.journal import fit_of, search_name
 from nasforge.views.rounding import fixed
 
 
@@ -56,7 +56,7 @@ def _export(
     from nasforge.api.export import CARDS
     from nasforge.api.export import export as run
 
-    log().print(f"Exporting the best network of '{folder.name}', comparing each file with it ...")
+    log().print(f"Exporting the best network of '{search_name(folder)}', comparing each file with it ...")
     content = run(folder, formats, out_folder, data, trust=trust).to_json()
     rows = []
     for name, path in content["files"].items():

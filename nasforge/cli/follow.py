@@ -8,13 +8,13 @@ from pathlib import Path
 
 from nasforge.cli import options
 from nasforge.cli.output import Outcome, line, log, seconds_text, state_json
-from nasforge.cli.settings import fit_folder, folder_of, search_name
+from nasforge.cli.settings import fit_folder, folder_of
 from nasforge.cli.summary import print_summary
 from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for
 from nasforge.core.trial import Trial
 from nasforge.core.trust import view
-from nasforge.experiment.journal import experiment_of
+from nasforge.experiment.journal import experiment_of, search_name
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
 from nasforge.views.results import remarks

@@ -12,6 +12,7 @@ import typer
 from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, all_unreadable, line
 from nasforge.core.errors import ConfigError
+from nasforge.views.rounding import fixed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,8 @@ def _text(answer: Prediction) -> str:
     file = shown(answer.file)
     if answer.error is not None:
         return f"{file}: {answer.error}"
-    return f"{file}: {answer.label} {answer.probability:.3f}{' (unsure)' if answer.unsure else ''}"
+    probability = fixed(answer.probability, 3)
+    return f"{file}: {answer.label} {probability}{' (unsure)' if answer.unsure else ''}"
 
 
 def _csv(predictions: Sequence[Prediction]) -> str:

@@ -17,7 +17,6 @@ from nasforge.experiment.journal import (
     campaigns_in,
     experiment_of,
     experiments_in,
-    fit_of,
     fits_in,
 )
 from nasforge.settings.experiment import DEFAULTS, Named, check_name, load_settings, suited_evaluator
@@ -203,12 +202,6 @@ def fit_folder(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the fit of this name; None where there is no fit, but maybe an experiment."""
     folder = whole_path(runs_dir) / check_name(name)
     return folder if (folder / FIT).is_file() else None
-
-
-def search_name(folder: Path) -> str:
-    """Return the name of an experiment as `nasforge show` takes it: `FIT/search` for the search of a fit."""
-    fit = fit_of(folder)
-    return folder.name if fit is None else f"{fit.name}/{SEARCH}"
 
 
 def campaign_of(name: str, runs_dir: Path) -> list[Path]:

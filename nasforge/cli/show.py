@@ -23,14 +23,14 @@ from nasforge.cli.output import (
     table,
     trial_json,
 )
-from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data, search_name
+from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data
 from nasforge.cli.summary import print_summary
 from nasforge.cli.trial import repeat_trial, show_log, show_trial
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
-from nasforge.experiment.journal import without_collection
+from nasforge.experiment.journal import search_name, without_collection
 from nasforge.experiment.state import State, load_state
 from nasforge.views import tables
 from nasforge.views.reader import Reader

@@ -16,7 +16,7 @@ from nasforge.core.command_line import command_for, quoted
 from nasforge.core.errors import ConfigError
 from nasforge.core.trust import view
 from nasforge.core.uri import with_absolute_file, without_secrets
-from nasforge.experiment.journal import fit_of
+from nasforge.experiment.journal import fit_of, search_name
 from nasforge.experiment.state import load_state
 
 if TYPE_CHECKING:
@@ -113,6 +113,6 @@ def _write_study(folder: Path, storage: str) -> Outcome:
 
     count = optuna_study.write_study(load_state(folder), storage)
     shown = without_secrets(with_absolute_file(storage))
-    line(f"{count} trials of '{folder.name}' written to {shown}.")
+    line(f"{count} trials of '{search_name(folder)}' written to {shown}.")
     line(f"Look at them: pip install optuna-dashboard; optuna-dashboard {quoted([shown])}")
     return Outcome({"experiment": folder.name, "optuna": shown, "trials": count})

@@ -11,6 +11,7 @@ from typing import Any
 from nasforge.cli.output import Outcome, line, log, metric_text, table, trial_json
 from nasforge.core.errors import JournalError
 from nasforge.core.trial import Result, Score, Trial
+from nasforge.experiment.journal import search_name
 from nasforge.experiment.state import load_state
 from nasforge.views import health, tables, trial_log
 from nasforge.views.rounding import fixed, percent
@@ -92,7 +93,7 @@ def show_trial(
     trial = state.trials.get(number)
     if trial is None:
         raise JournalError(
-            f"'{folder.name}' has no trial {number}; they go from 0 to {len(state.trials) - 1}",
+            f"'{search_name(folder)}' has no trial {number}; they go from 0 to {len(state.trials) - 1}",
             kind="unknown",
             key="trial",
         )
@@ -128,7 +129,8 @@ def show_trial(
         from nasforge.cli.describe import draw_networks
         from nasforge.views.parts import parts_of_trial
 
-        draw_networks({f"{folder.name}, trial {number}": parts_of_trial(folder, state, trial, data, trust=trust)}, draw)
+        shown = parts_of_trial(folder, state, trial, data, trust=trust)
+        draw_networks({f"{search_name(folder)}, trial {number}": shown}, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
     return Outcome({"experiment": folder.name, **content})
 
@@ -142,7 +144,7 @@ def show_log(folder: Path, number: int) -> Outcome:
         shown = {key: value for key, value in entry.metrics.items() if not key.startswith(health.HEALTH)}
         metrics = ", ".join(f"{key} {metric_text(key, value)}" for key, value in sorted(shown.items()))
         rows.append((when, entry.event, f"{entry.text}; {metrics}" if metrics else entry.text))
-    table(f"Trial {number} of {folder.name}", ("time", "event", "what"), rows, left=("time", "event", "what"))
+    table(f"Trial {number} of {search_name(folder)}", ("time", "event", "what"), rows, left=("time", "event", "what"))
     for attempt, text in raised:
         line(f"Traceback of attempt {attempt}:", style="bold")
         line(text.rstrip())
@@ -158,7 +160,7 @@ def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool
     """Repeat a trial on `data`, if they were moved, and compare."""
     from nasforge.api.repeat import rerun as repeat
 
-    log().print(f"Repeating trial {number} of '{folder.name}' ...")
+    log().print(f"Repeating trial {number} of '{search_name(folder)}' ...")
     comparison = repeat(folder, number, data, trust=trust)
     if comparison.equal:
         line(

@@ -21,6 +21,7 @@ from nasforge.core.metrics import better
 from nasforge.core.trial import Score, TrainShared, Trial
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.state import State
+from nasforge.views.rounding import fixed
 from nasforge.views.tables import steps_of
 
 _SHOWN = 8
@@ -246,7 +247,7 @@ class RetrainProgress:
     def __call__(self, name: str, epoch: int, epochs: int, metrics: object) -> None:
         """One more epoch of the network `name`; `metrics`: key -> number."""
         loss = metrics.get("train/loss") if isinstance(metrics, dict) else None
-        text = f"epoch {epoch}/{epochs}" + (f"  train/loss {loss:.4f}" if loss is not None else "")
+        text = f"epoch {epoch}/{epochs}" + (f"  train/loss {fixed(loss, 4)}" if loss is not None else "")
         if not self._console.is_terminal:
             if epoch in (1, epochs) or epoch % max(1, epochs // 5) == 0:
                 self._console.print(Text(f"retraining {name}: {text}"), soft_wrap=True)

@@ -39,8 +39,9 @@ def find(config: DataConfig) -> Source:
         return npz.find(config, path)
     if path.is_absolute():
         near = like_path(path)
+        place = path.resolve() if ".." in path.parts else path
         raise DataError(
-            f"data: there is no file or folder {path}.{near} Check the path; if the data moved, set --data to the new "
+            f"data: there is no file or folder {place}.{near} Check the path; if the data moved, set --data to the new "
             "place",
             kind="missing",
             key="data.source",

@@ -111,6 +111,12 @@ def fit_of(folder: Path) -> Path | None:
     return folder.parent if folder.name == SEARCH and (folder.parent / FIT).is_file() else None
 
 
+def search_name(folder: Path) -> str:
+    """Return the name of an experiment as `nasforge show` takes it: `FIT/search` for the search of a fit."""
+    fit = fit_of(folder)
+    return folder.name if fit is None else f"{fit.name}/{SEARCH}"
+
+
 def fits_in(folder: Path, *, searching: bool = True) -> list[Path]:
     """Return the folders of the fits in `folder`, by name; with `searching` only those whose search has started."""
     fits = sorted(path.parent for path in folder.glob(f"*/{FIT}") if path.is_file())

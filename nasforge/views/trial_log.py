@@ -23,7 +23,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.trial import Score, TrainShared
-from nasforge.experiment.journal import JOURNAL, parse
+from nasforge.experiment.journal import JOURNAL, parse, search_name
 from nasforge.experiment.state import State
 from nasforge.views.rounding import percent
 from nasforge.views.tables import steps_of
@@ -91,7 +91,7 @@ def log_of(folder: Path, number: int) -> list[LogLine]:
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
     if not lines:
-        raise JournalError(f"'{folder.name}' has no trial {number}", kind="unknown", key="trial")
+        raise JournalError(f"'{search_name(folder)}' has no trial {number}", kind="unknown", key="trial")
     return lines
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
+from nasforge.api.explain import Explanation
+from nasforge.api.predict import Prediction
 from nasforge.cli import app as cli
 
 
@@ -48,3 +52,39 @@ def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
     deleted.unlink()
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")
     assert code == 0 and "deleted with the trial's weights" in out
+
+
+@pytest.fixture
+def fit_runs(tmp_path):
+    """A runs folder with the search of a fit, which is `dk/search` for the user."""
+    fit = tmp_path / "runs" / "dk"
+    shutil.copytree(Path(__file__).parents[1] / "old_runs" / "schema1" / "evolved", fit / "search")
+    (fit / "fit.jsonl").write_text("")
+    return fit.parent
+
+
+@pytest.mark.parametrize("log", [(), ("--log",)])
+def test_the_search_of_a_fit_is_called_as_it_is_typed(log, fit_runs, capfd):
+    words = ("show", "dk/search", "--runs-dir", fit_runs, "--trial")
+    code, _, err = nasforge_(capfd, *words, 99, *log)
+    assert code == 2 and "'dk/search' has no trial 99" in err
+    code, out, _ = nasforge_(capfd, *words, 0, *log)
+    assert code == 0 and ("Trial 0 of dk/search" in out or not log)
+
+
+def test_probabilities_are_rounded_as_people_round_them(tmp_path, monkeypatch, capfd):
+    explanation = Explanation("a.jpg", None, "cat", 0.0625, "cat", "explained/a", "i.png", "h.png", False, ())
+    monkeypatch.setattr("nasforge.api.explain.explain", lambda *arguments, **options: [explanation])
+    monkeypatch.setattr("nasforge.api.predict.predict", lambda *a, **o: [Prediction("a.jpg", "cat", 0.0625, {})])
+    for command in ("explain", "predict"):
+        code, out, _ = nasforge_(capfd, command, tmp_path, "a.jpg")
+        assert code == 0 and "cat 0.063" in out, "a half goes up"
+
+
+def test_a_path_of_data_that_is_missing_has_no_dots(tmp_path, monkeypatch, capfd):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for command in (("inspect",), ("fit",), ("search", "tiny", "--dry-run", "--data")):
+        code, _, err = nasforge_(capfd, *command, "../photos")
+        shown = "".join(err.splitlines())
+        assert code == 2 and str(tmp_path / "photos") in shown and ".." not in shown.replace("...", "")

@@ -83,7 +83,6 @@ def _run(work: Work, say: Say) -> None:
                 break
             say(f"The last training of {winner.name} failed, so it cannot win: {problem}")
             log.write("unfit", trial=winner.trial, problem=problem)
-        say(f"winner: {chosen['winner']}, {chosen['reason']}")
         networks = [winner]
         if beside is not None:
             folders[beside.name], problem = train_last(work, state, beside, until, portion)

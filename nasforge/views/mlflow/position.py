@@ -17,7 +17,7 @@ from nasforge.core.events import Event, Header
 from nasforge.core.ranges import Range
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
 from nasforge.core.uri import without_password
-from nasforge.experiment.journal import FIT, JOURNAL, fit_of, parse, read_header
+from nasforge.experiment.journal import FIT, JOURNAL, fit_of, parse, read_header, search_name
 
 IDS = "tracking.json"
 
@@ -102,7 +102,7 @@ def destination(folder: Path, uri: str | None = None) -> str | None:
         chosen = chosen_uri(None) or NO_TRACKING
     if chosen == NO_TRACKING:
         raise TrackingError(
-            f"'{folder.name}' was searched without tracking; say where to with --tracking-uri",
+            f"'{search_name(folder)}' was searched without tracking; say where to with --tracking-uri",
             kind="missing",
             key="tracking_uri",
         )

@@ -95,6 +95,14 @@ def test_the_choice_is_on_record_before_the_test_split_is_opened(fitted):
     assert kinds.count("opened") == kinds.count("tested") == len(fitted.leaderboard)
 
 
+def test_the_winner_is_the_answer_and_no_message(fitted, messages, capfd):
+    print_fit(fitted.content)
+    out, err = capfd.readouterr()
+    winner = fitted.content["winner"]
+    assert out.count(f"Winner: {winner}: ") == 1 and err == ""
+    assert messages and not any(line.startswith(f"winner: {winner}") for line in messages)
+
+
 def test_every_decision_has_a_reason_and_is_said(fitted, messages):
     decisions = [entry for entry in entries(fitted) if entry["kind"] == "decision"]
     assert {"resolution", "metric", "trainings", "pretrained"} == {entry["name"] for entry in decisions}
