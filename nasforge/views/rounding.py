@@ -26,26 +26,31 @@ def fixed(value: float, digits: int = 0, form: str = "") -> str:
     """
     if not _is_rounded(value):
         return f"{value:{form}.{digits}f}"
-    return f"{_rounded(Decimal(repr(float(value))), digits):{form}.{digits}f}"
+    return f"{_rounded(_decimal(value), digits):{form}.{digits}f}"
 
 
 def percent(share: float, digits: int = 0) -> str:
     """Return a share in percent, with so many digits after the point: `0.9875` -> `98.8%` with one digit."""
     if not _is_rounded(share):
         return f"{share:.{digits}%}"
-    return f"{_rounded(100 * Decimal(repr(float(share))), digits):.{digits}f}%"
+    return f"{_rounded(100 * _decimal(share), digits):.{digits}f}%"
 
 
 def significant(value: float, digits: int) -> str:
     """Return a number with at most so many digits, as the format `g` does: `0.98125` -> `0.9813` with four digits."""
     if not _is_rounded(value) or not value:
         return f"{value:.{digits}g}"
-    exact = Decimal(repr(float(value)))
+    exact = _decimal(value)
     return f"{float(_rounded(exact, digits - 1 - exact.adjusted())):.{digits}g}"
 
 
 def _is_rounded(value: float) -> bool:
     return math.isfinite(value) and abs(value) < _EXACT
+
+
+def _decimal(value: float) -> Decimal:
+    """Return a number without the last digit of its float, which is an error of computation in a mean of a half."""
+    return Decimal(f"{float(value):.15g}")
 
 
 def _rounded(exact: Decimal, digits: int) -> Decimal:

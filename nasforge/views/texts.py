@@ -34,7 +34,8 @@ def metric_text(value: float | None, key: str = "") -> str:
         return seconds_text(value)
     if key.startswith("cost/"):
         return number_text(float(significant(value, 3)))
-    return fixed(value, 4) if form_of(key) == "number" and 1e-3 <= abs(value) < 10 else number_text(value)
+    usual = value == 0 or 1e-3 <= abs(value) < 10
+    return fixed(value, 4) if form_of(key) == "number" and usual else number_text(value)
 
 
 def metric_title(key: str) -> str:

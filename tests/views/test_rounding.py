@@ -35,6 +35,8 @@ ROOMS = ("nasforge/views", "nasforge/cli", "nasforge/api", "dashboards")
         (significant(99995, 4), "1e+05"),
         (significant(0.0, 4), "0"),
         (significant(2.0, 4), "2"),
+        (percent((0.9416666666666667 + 0.7333333333333333) / 2, 1), "83.8%"),
+        (fixed(1.005 * 100, 0), "101"),
     ],
 )
 def test_a_half_goes_up(text: str, rounded: str) -> None:
@@ -52,6 +54,7 @@ def test_other_numbers_are_rounded_as_python_rounds_them() -> None:
 def test_terminal_pages_and_drawings_round_alike() -> None:
     assert in_terminal("val/accuracy", 0.98125) == on_page(0.98125, "val/accuracy") == "0.9813"
     assert share_text(0.285) == "29%"
+    assert on_page(0.0, "test/accuracy") == "0.0000", "the end of an interval looks like the other end"
     row = {"name": "a", "value": 0.12345, "low": None, "high": None, "won": True}
     assert ">12.35%</text>" in bars_of_test([row])
 

@@ -24,6 +24,7 @@ from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write
 from nasforge.views.rounding import fixed, percent
+from nasforge.views.texts import metric_text
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
@@ -68,8 +69,8 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
     parts.append(
         f'<p class="lead">{html.escape(row["name"])}: {percent(row["test"]["accuracy"], 1)} of '
         f"{content['split']['test']} test images are right (95 % interval "
-        f"{percent(low, 1)} to {percent(high, 1)}), {row['params'] or 0:,.0f} parameters, "
-        f"{(row['flops'] or 0) / 1e6:.1f} M multiply-adds an image.</p>"
+        f"{percent(low, 1)} to {percent(high, 1)}), {metric_text(row['params'] or 0.0, 'cost/params')} parameters, "
+        f"{metric_text(row['flops'] or 0.0, 'cost/flops')} multiply-adds an image.</p>"
     )
     return parts
 
@@ -77,13 +78,13 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
 def _rows(content: Mapping[str, Any]) -> str:
     titles = [{"f1_macro": "macro F1"}.get(name, shown(name)) for name in METRICS]
     header = ["network", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
-    header += ["accuracy (test), 95\u00a0%", "params", "flops", "seconds"]
+    header += ["accuracy (test), 95\u00a0%", "parameters", "FLOPs", "seconds"]
     body = []
     for row in content["rows"]:
         cells = [row["name"], *(fixed(row[split][name], 3) for split in ("val", "test") for name in METRICS)]
         low, high = row["test_ci95"]["accuracy"]
         cells += [f"{fixed(low, 3)} to {fixed(high, 3)}"]
-        cells += ["–" if row[key] is None else f"{row[key]:,.0f}" for key in ("params", "flops")]
+        cells += [metric_text(row[key], f"cost/{key}") for key in ("params", "flops")]
         body.append([*cells, f"{row['seconds']:.1f}"])
     won = [index for index, row in enumerate(content["rows"]) if row["name"] == content["winner"]]
     return page.table(header, body, won=won)
@@ -208,7 +209,8 @@ def _decisions(work: Work) -> str:
     for entry in work.log.entries:
         if entry["kind"] == "phase":
             seconds[entry["name"]] = seconds.get(entry["name"], 0.0) + entry["seconds"]
-    phases = ", ".join(f"{name} {amount:.0f} s" for name, amount in seconds.items())
+    names = {"yardsticks": "baselines"}
+    phases = ", ".join(f"{names.get(name, name)} {amount:.0f} s" for name, amount in seconds.items())
     return page.table(("decision", "value", "reason"), rows, texts=("value", "reason")) + page.paragraph(
         f"Time: {phases}.", "dim"
     )
