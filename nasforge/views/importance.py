@@ -25,7 +25,7 @@ def importance_drawing(state: State) -> str:
         return missing(f"{text[:1].upper()}{text[1:]}.")
     parts = [
         '<p class="dim">The share of an objective\'s variance that each decision explains (fANOVA), computed '
-        f"{ranked.basis}.</p>"
+        f"{ranked.basis}. If two decisions change together, one may get part of the other's share.</p>"
     ]
     for metric, shares in ranked.shares.items():
         parts.append(f"<h3>{escape(title_of(metric))}</h3>")

@@ -17,6 +17,8 @@ STYLE = Path(__file__).with_name("svg.css")
 """The style sheet of all figures, for light and dark pages."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 44
+_TITLE, _LARGE_DIGIT = 24, 11.5
+"""Room for the title of a vertical axis, and for a digit in the size that it has on a phone."""
 _TICKS = 6
 _MOST_CORNERS = 600
 """Corners of a line; more of them would lie within a pixel of each other."""
@@ -131,10 +133,12 @@ class Plot:
             y: vertical axis.
             width: in pixels of the drawing, which scales with the page.
             height: likewise.
-            left: room for the vertical axis.
+            left: least room for the vertical axis; more where its numbers are long.
         """
         self._label, self._x, self._y = label, x, y
-        self._width, self._height, self._left = width, height, left
+        self._width, self._height = width, height
+        longest = max((len(y.text(tick)) for tick in y.ticks()), default=0)
+        self._left = max(left, _TITLE + math.ceil(_LARGE_DIGIT * longest))
         self._marks: list[str] = []
         self._legend: list[tuple[str, str]] = []
 
