@@ -33,8 +33,8 @@ from chromium import chromium  # noqa: E402
 IMAGES = HERE.parent / "docs" / "images"
 LARGEST = 150_000
 """Bytes of a picture."""
-COLOURS = 128
-"""Of a picture: pages have few, and fewer make a smaller file."""
+COLOURS = 256
+"""Of a picture: pages have few, and so few make a small file."""
 PORT = 8599
 QUIET = ("--tracking-uri", "none")
 SEARCHES: tuple[tuple[str, ...], ...] = (

@@ -64,7 +64,7 @@ def _text(answer: Prediction) -> str:
     from nasforge.data.image_file import shown
 
     file = shown(answer.file)
-    if answer.error is not None:
+    if answer.probability is None:
         return f"{file}: {answer.error}"
     probability = fixed(answer.probability, 3)
     return f"{file}: {answer.label} {probability}{' (unsure)' if answer.unsure else ''}"

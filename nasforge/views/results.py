@@ -42,12 +42,16 @@ def kind_text(kind: str) -> str:
     return _KIND_TEXTS.get(kind, kind)
 
 
+_NO_SPREAD = 1e-9
+"""A margin up to here is an error of computation between equal values."""
+
+
 def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     """Return the retrained networks with their results on the test split, over the seeds; the winner first.
 
     Each row has `name`, `network`, `kind` (`trial`, `reference`, `random`, `ensemble` or `other`), `metric`, `value`
-    (the mean), `n` (seeds), `low` and `high` (the 95 % interval of the mean; None with one seed), `params`, `flops`
-    and `won`.
+    (the mean), `n` (seeds), `low` and `high` (the 95 % interval of the mean), `params`, `flops` and `won`. There is no
+    interval with one seed, nor where all seeds have the same value: one without width would promise too much.
 
     Args:
         state: of the search.
@@ -80,7 +84,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
         else:
             members = re.match(r"ensemble-of-(\d+)-", name)
             kind, title = ("ensemble", f"ensemble of {members[1]}") if members else ("other", name)
-        margin = over.margin
+        margin = over.margin if over.margin and over.margin > _NO_SPREAD else None
         bounds = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
         costs = one.metrics if one is not None else about.get("metrics", {})
         rows.append(
@@ -211,7 +215,8 @@ def _test_sentence(won: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
         f" The reference {row['network']} reaches {_shown(row, row['value'])}." for row in of_winner or references[:1]
     )
     what = f"{_shown(won, won['value'])} {measure_of(won['metric'])} on the test split"
-    seeds = f"the mean of {won['n']} seeds" if won["n"] > 1 else "with one seed"
+    several = "the same with each of the" if won["low"] is None else "the mean of"
+    seeds = f"{several} {won['n']} seeds" if won["n"] > 1 else "with one seed"
     return f"The best network reaches {what}{interval}, {seeds}.{compared}"
 
 

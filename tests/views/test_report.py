@@ -239,3 +239,12 @@ def test_names_and_files(tmp_path: Path) -> None:
 def test_a_page_may_name_a_photo_whose_name_is_not_utf8(tmp_path: Path) -> None:
     picture.write(tmp_path / "page.html", f"<b>ü {os.fsdecode(bytes([255]))}.png</b>")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "<b>ü \\udcff.png</b>"
+
+
+def test_seeds_with_one_value_have_no_interval(made: Path) -> None:
+    name = f"{point(7).arch_id}-{point(7).point_id[:6]}"
+    write(made, [TestOpened(f"{name}-seed{seed}-e9", {"test/accuracy": 118 / 120}) for seed in range(3)])
+    (row,) = networks_on_test(load_state(made), made / "finalists")
+    assert (row["n"], row["low"], row["high"]) == (3, None, None)
+    words = " ".join(words_of(report_of(made)).split())
+    assert "The best network reaches 98.3% accuracy on the test split, the same with each of the 3 seeds." in words
