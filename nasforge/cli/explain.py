@@ -63,7 +63,8 @@ def explain(
     for each in explanations:
         truth = "" if each.truth is None else f" (labelled {each.truth})"
         silent = f"; no region speaks for {each.explained}" if each.silent else ""
-        line(f"{shown(each.image)}: {each.answer} {fixed(each.probability, 3)}{truth}{silent}; pictures in {each.folder}")
+        answer = f"{each.answer} {fixed(each.probability, 3)}{truth}{silent}"
+        line(f"{shown(each.image)}: {answer}; pictures in {each.folder}")
     if unreadable and not explanations:
         return all_unreadable(unreadable)
     errors = [{"image": file, "error": reason} for file, reason in unreadable.items()]
