@@ -30,10 +30,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """A Ray of two CPUs and one GPU that is not there, shared by the tests of this file."""
-    from nasforge.runners.ray_tune import bridge, ray
+    from nasforge.runners.ray_tune import ray
     from nasforge.runners.ray_tune.cluster import cluster as started
 
-    bridge.WARM_UP_S = 600.0  # on a busy machine, too, no worker begins before the other is there
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers cannot import this file
     with started(None, 2, 1) as joined:
         assert joined.lost == ""
@@ -77,7 +76,10 @@ def test_one_worker_equals_the_local_runner(tmp_path: Path, strategy: str, prune
     assert asks_and_tells(config.folder) == asks_and_tells(here.folder)
 
 
-def test_two_workers_are_kept_from_trial_to_trial(tmp_path: Path) -> None:
+def test_two_workers_are_kept_from_trial_to_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nasforge.runners.ray_tune import bridge
+
+    monkeypatch.setattr(bridge, "WARM_UP_S", 600.0)  # on a busy machine, too, no worker begins before the other
     config = toy_config(tmp_path, budget={"trials": 16}, pruner="asha")
     with toy_experiment(config) as experiment:
         run(experiment, Where(seconds=0.05))
