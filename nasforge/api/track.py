@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasforge.api.fit.log import entries_of, finished_of
 from nasforge.core.command_line import command_for
@@ -18,8 +18,10 @@ from nasforge.experiment.journal import JOURNAL, fit_of
 from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import Reader
 
+if TYPE_CHECKING:
+    from nasforge.views.mlflow.progress import Progress
+
 _SAY = Callable[[str], None]
-_PROGRESS = Callable[[int, int], None]
 
 
 def track(
@@ -27,7 +29,7 @@ def track(
     uri: str | None = None,
     *,
     say: _SAY = lambda text: None,
-    progress: _PROGRESS = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> int:
     """Deliver everything of a search, or of the fit that holds it, that MLflow has not received.
 
@@ -143,7 +145,7 @@ def _winner_svg(folder: Path) -> str:
 
 
 def track_comparison(
-    folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None, progress: _PROGRESS | None = None
+    folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None, progress: Progress | None = None
 ) -> int:
     """Deliver the result of a campaign or a comparison, unless MLflow has it.
 

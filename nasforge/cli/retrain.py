@@ -188,8 +188,11 @@ def _ensemble_row(ensemble: Ensemble, figures: Sequence[str], more: Sequence[str
 
 
 def _spread_text(spread: Spread) -> str:
-    margin = " (one seed)" if spread.margin is None else f" ± {fixed(spread.margin, 4)}"
-    return f"{fixed(spread.mean, 4)}{margin}"
+    if spread.margin is None:
+        behind = " (one seed)" if spread.n == 1 else ""
+    else:
+        behind = " (all equal)" if spread.shown_margin is None else f" ± {fixed(spread.shown_margin, 4)}"
+    return f"{fixed(spread.mean, 4)}{behind}"
 
 
 def _whom(over: str, compared: Sequence[str]) -> str:

@@ -42,16 +42,12 @@ def kind_text(kind: str) -> str:
     return _KIND_TEXTS.get(kind, kind)
 
 
-_NO_SPREAD = 1e-9
-"""A margin up to here is an error of computation between equal values."""
-
-
 def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     """Return the retrained networks with their results on the test split, over the seeds; the winner first.
 
     Each row has `name`, `network`, `kind` (`trial`, `reference`, `random`, `ensemble` or `other`), `metric`, `value`
     (the mean), `n` (seeds), `low` and `high` (the 95 % interval of the mean), `params`, `flops` and `won`. There is no
-    interval with one seed, nor where all seeds have the same value: one without width would promise too much.
+    interval with one seed, nor where all seeds have the same value.
 
     Args:
         state: of the search.
@@ -84,7 +80,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
         else:
             members = re.match(r"ensemble-of-(\d+)-", name)
             kind, title = ("ensemble", f"ensemble of {members[1]}") if members else ("other", name)
-        margin = over.margin if over.margin and over.margin > _NO_SPREAD else None
+        margin = over.shown_margin
         bounds = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
         costs = one.metrics if one is not None else about.get("metrics", {})
         rows.append(

@@ -106,6 +106,15 @@ class Spread:
     n: int
     margin: float | None = None
 
+    @property
+    def shown_margin(self) -> float | None:
+        """Margin to print; None where all seeds have the same value: an interval without width promises too much."""
+        return self.margin if self.margin and self.margin > _NO_WIDTH else None
+
+
+_NO_WIDTH = 1e-9
+"""A margin up to here is an error of computation between equal values."""
+
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean, standard deviation and 95 % confidence interval of at least one value; with a NaN the mean is NaN."""

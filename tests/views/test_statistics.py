@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nasforge.views.statistics import bootstrap_band, holm, paired_test, summary, wilson
+from nasforge.views.statistics import bootstrap_band, holm, paired_test, spread, summary, wilson
 
 
 def test_summary_by_hand() -> None:
@@ -23,6 +23,13 @@ def test_bound_lies_on_the_bad_side_where_less_is_better() -> None:
 def test_one_seed_says_nothing_of_the_spread() -> None:
     stats = summary([0.5])
     assert (stats.std, stats.standard_error, stats.bound) == (None, None, None) and stats.mean == 0.5
+
+
+def test_equal_seeds_have_no_interval_to_show() -> None:
+    third = 1 / 3  # three thirds have a mean that is off by a rounding error
+    assert spread([third, third, third + 1e-16]).shown_margin is None and spread([0.5]).shown_margin is None
+    apart = spread([0.5, 0.6])
+    assert apart.shown_margin == apart.margin
 
 
 def test_holm_by_hand() -> None:

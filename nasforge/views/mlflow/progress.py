@@ -28,16 +28,21 @@ class ProgressLines:
         self._start = self._latest = time.monotonic()
         self._pause = _FIRST_S
         self._first: int | None = None
+        self._shown = -1
+
+    @property
+    def is_due(self) -> bool:
+        """True when the last line was long ago."""
+        return time.monotonic() - self._latest > self._pause
 
     def __call__(self, done: int, total: int) -> None:
-        """Print how far it is, if the last line was long ago."""
+        """Print how far it is, if a line is due and has another number than the last one."""
         self._first = done if self._first is None else self._first
-        now = time.monotonic()
-        if done >= total or now - self._latest <= self._pause:
+        if not self.is_due or not self._shown < done < total:
             return
-        self._latest, self._pause = now, _PAUSE_S
+        self._latest, self._pause, self._shown = time.monotonic(), _PAUSE_S, done
         sent = done - self._first
-        rest = f", {(now - self._start) * (total - done) / sent:.0f} s to go" if sent > 0 else ""
+        rest = f", {(self._latest - self._start) * (total - done) / sent:.0f} s to go" if sent > 0 else ""
         self._say(
             f"MLflow has {done:,} of {total:,} {self._unit} of '{self._name}'{rest}. "
             f"Ctrl-C leaves them to: {self._command}"

@@ -20,13 +20,11 @@ from nasforge.core.tracking_uri import tracking_uri
 from nasforge.views.mlflow.client import advice, reason
 from nasforge.views.mlflow.delivery import Delivery
 from nasforge.views.mlflow.position import destination
-from nasforge.views.mlflow.progress import Progress
+from nasforge.views.mlflow.progress import Progress, ProgressLines
 
 __all__ = ["MlflowTracker", "destination", "track"]
 
 _LONGEST_PAUSE_S = 30.0
-_FIRST_PROGRESS_S = 3.0
-_PROGRESS_S = 10.0
 _BETWEEN_LOOKS_S = 0.2
 STOPPED_S = 5.0
 """The longest that MLflow keeps a process that the user or the scheduler stops; most schedulers kill it after 30 s."""
@@ -134,24 +132,22 @@ class MlflowTracker:
         start = time.monotonic()
         wait_s = min(self._wait_s, STOPPED_S) if self._was_stopped else self._wait_s
         seen, since = self._delivery.progress, start
-        last_line, pause, shown = start, _FIRST_PROGRESS_S, 0
+        lines = ProgressLines(self._say, self._delivery.name, "events", self._delivery.command())
+        many = self._delivery.unsent() > _MANY
+        if many:
+            lines(*self._progress())
         while time.monotonic() < min(start + wait_s, since + self._patience_s):
             if self._ended.wait(0.1):  # `Thread.join` takes a thread for ended when a signal interrupts it
                 return
-            if time.monotonic() - last_line > pause:
-                last_line, pause = time.monotonic(), _PROGRESS_S
-                unsent = self._delivery.unsent()
-                if not shown and unsent > _MANY:
-                    self._say(
-                        f"Sending the last {unsent:,} events of '{self._delivery.name}' to MLflow. "
-                        f"After Ctrl-C, send them by: {self._delivery.command()}"
-                    )
-                    shown = unsent
-                elif 0 < unsent < shown:
-                    self._say(f"{unsent:,} events left.")
-                    shown = unsent
+            if many and lines.is_due:
+                lines(*self._progress())
             if self._delivery.progress != seen or self._delivery.makes_database:
                 seen, since = self._delivery.progress, time.monotonic()
+
+    def _progress(self) -> tuple[int, int]:
+        """Return about how many events MLflow has, and how many there are."""
+        total = self._delivery.total()
+        return total - self._delivery.unsent(), total
 
     def _work(self) -> None:
         pause_s = 1.0
