@@ -12,7 +12,7 @@ from inspect import Parameter, Signature, cleandoc
 from itertools import chain
 from typing import Any, TypeVar, get_type_hints
 
-from nasforge.core.alphas import COST_TERMS, Settings, check_mixable, derive, without
+from nasforge.core.alphas import COST_TERMS, Alphas, Settings, check_mixable, derive, without
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError
 from nasforge.core.protocols import Strategy
@@ -21,11 +21,14 @@ from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Origin, Proposal, Result, TrainShared
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import Seen, generator, measured
+from nasforge.strategies.prices import Prices
 
 Factory = TypeVar("Factory", bound=Callable[..., Strategy])
 
 SHARED_WEIGHTS = "shared_weights"
 """The evaluator that trains supernets; a strategy that needs it names it in its attribute `evaluator`."""
+_PATIENCE = 2
+"""Rejections in a row after which prices are learnt anew."""
 
 
 def on_shared_weights(factory: Factory) -> Factory:
@@ -43,11 +46,12 @@ class Differentiable:
     """One or several trainings of the supernet, then the networks that their alphas stand for, best first.
 
     The derived networks are trained from an initialisation and ranked by what they reach. Where one violates a hard
-    constraint, the next in order takes its place. Decisions of the recipe stay at their defaults.
+    constraint, the next in order takes its place; after several in a row the alphas are lowered by what their options
+    cost (`Prices`). Decisions of the recipe stay at their defaults.
 
     Args:
-        spec: space and seed of the search; one objective, which the alphas follow. Targets are soft limits on
-            `cost/flops` or `cost/params`; a preset without a cost term leaves them to the ranking.
+        spec: space, constraints and seed of the search; one objective, which the alphas follow. Targets are soft
+            limits on `cost/flops` or `cost/params`; a preset without a cost term leaves them to the ranking.
         relaxation: registered name.
         epochs: of a supernet's training.
         runs: supernets, independent of each other, side by side on the workers.
@@ -106,7 +110,11 @@ class Differentiable:
         self._trained = spec.space.fixed(recipe_defaults(spec.space))
         self._asked = 0
         self._training: set[int] = set()
-        self._derived: list[tuple[int, Iterator[Architecture]]] = []  # by the supernet's trial
+        self._alphas: list[tuple[int, Alphas]] = []  # by the supernet's trial
+        self._derived: list[tuple[int, Iterator[Architecture]]] = []  # the same
+        self._prices = Prices(spec.space, spec.constraints)
+        self._running: dict[int, Architecture] = {}
+        self._rejected = 0  # in a row
         self._seen = Seen()
         self._taken: tuple[int, Architecture] | None = None  # place in `_derived` and network of the latest proposal
 
@@ -139,17 +147,22 @@ class Differentiable:
             self._asked += 1
             self._training.add(number)
         else:
-            self._seen.note(measured(proposal))
+            self._running[number] = measured(proposal)
+            self._seen.note(self._running[number])
 
     def tell(self, number: int, result: Result) -> None:
-        """Keep a supernet's alphas; results of derived networks change nothing."""
-        if number not in self._training:
+        """Keep a supernet's alphas; learn from a derived network what its options cost."""
+        if number in self._training:
+            self._training.remove(number)
+            if result.alphas is not None:
+                self._alphas.append((number, without(self._space, result.alphas, self._underived)))
+                self._alphas.sort(key=lambda pair: pair[0])
+                self._derive()
             return
-        self._training.remove(number)
-        if result.alphas is not None:
-            alphas = without(self._space, result.alphas, self._underived)
-            self._derived.append((number, derive(self._space, alphas)))
-            self._derived.sort(key=lambda pair: pair[0])
+        self._prices.note(self._running.pop(number), result.metrics)
+        self._rejected = self._rejected + 1 if result.status == "rejected" else 0
+        if self._rejected and self._rejected % _PATIENCE == 0:
+            self._derive()
 
     def withdraw(self, number: int) -> None:
         """Forget the latest proposal."""
@@ -157,11 +170,16 @@ class Differentiable:
             self._training.remove(number)
             self._asked -= 1
             return
+        del self._running[number]
         self._seen.take_back()
         if self._taken is not None:
             turn, point = self._taken
             supernet, points = self._derived[turn]
             self._derived[turn] = (supernet, chain([point], points))
+
+    def _derive(self) -> None:
+        """Order the networks of every supernet anew, by alphas and prices."""
+        self._derived = [(number, derive(self._space, self._prices.lowered(alphas))) for number, alphas in self._alphas]
 
     def _next(self) -> tuple[int, Architecture] | None:
         """Return a supernet's trial and its next unseen network, in turn; None when all are exhausted."""

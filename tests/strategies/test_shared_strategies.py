@@ -1,6 +1,7 @@
 """Strategies that train supernets: what they ask for, in which order, and what they make of the answers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from expecting import raises
@@ -63,6 +64,60 @@ def test_a_rejected_network_is_followed_by_the_next():
     strategy.tell(1, Result("rejected", metrics={"constraint/violation": 1.0}))
     after = strategy.ask(2).architecture
     assert after != best and sum(a != b for a, b in zip(best.values.values(), after.values.values(), strict=True)) == 1
+
+
+def weighed(point):
+    """Multiply-adds of a network of FLAT: 10 for every "a", 8 for every "b"... 2 for every "e"."""
+    return float(sum(10 - 2 * "abcde".index(option) for option in point.values.values()))
+
+
+def checked(point, limit):
+    cost = weighed(point)
+    if cost > limit.bound:
+        return Result(
+            "rejected", metrics={limit.metric: cost, "constraint/violation": limit.violation({limit.metric: cost})}
+        )
+    return Result("finished", values=(0.5,), steps_done=3, metrics={limit.metric: cost})
+
+
+@pytest.mark.parametrize("supernets", [1, 2])
+def test_below_a_tight_limit_options_that_cost_much_are_left_first(supernets):
+    limit = Constraint("cost/flops", 26.0)  # 1,000 of the 15,625 networks, and far from what the alphas favour
+    strategy = gdas(replace(spec_of(FLAT, seed=0), constraints=(limit,)), runs=supernets)
+    favours = {"model.layer0": 5.0}  # is worth most, so it is kept
+    alphas = {key: tuple(favours.get(key, 1.0) * w for w in (1.0, 0.9, 0.5, 0.2, 0.1)) for key in FLAT.domains}
+    for number in range(supernets):
+        strategy.ask(number)
+    for number in range(supernets):
+        strategy.tell(number, Result("finished", steps_done=1, alphas=alphas))
+    allowed = []
+    for number in range(supernets, supernets + 60):
+        point = strategy.ask(number).architecture
+        result = checked(point, limit)
+        strategy.tell(number, result)
+        if result.status == "finished":
+            allowed.append(point)
+    assert len(allowed) >= 20
+    assert sum(point.values["model.layer0"] in "ab" for point in allowed) > len(allowed) / 2
+
+
+def test_a_search_below_a_tight_limit_resumes_as_it_would_have_gone_on():
+    limit = Constraint("cost/flops", 26.0)
+    spec = replace(spec_of(FLAT, seed=0), constraints=(limit,))
+    first = gdas(spec)
+    supernet = first.ask(0)
+    journal = [(0, supernet, trained(supernet, "a"))]
+    first.tell(0, journal[0][2])
+    for number in range(1, 30):
+        proposal = first.ask(number)
+        journal.append((number, proposal, checked(proposal.architecture, limit)))
+        first.tell(number, journal[-1][2])
+    resumed = gdas(spec)
+    for number, proposal, result in journal:
+        resumed.recall(number, proposal)
+        resumed.tell(number, result)
+    for number in range(30, 40):
+        assert first.ask(number).architecture == resumed.ask(number).architecture
 
 
 def test_a_supernet_that_fails_ends_the_search():
