@@ -95,7 +95,7 @@ def _protocol(work: Work, content: Mapping[str, Any]) -> str:
     where = f"on {split['folds']} folds" if split["folds"] > 1 else f"on {split['validation']} validation images"
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
-        f"{content['compared']} that were trained to the end, of {content['tried']} that were tried, by "
+        f"{content['compared']} that were compared, of {content['tried']} that were tried, by "
         f"{metric_name(content['metric'])}: {content['reason']}. "
         f"test: {split['test']} images, opened after the choice, once per row."
     )
