@@ -36,7 +36,7 @@ class TrialTable:
     Attributes:
         columns: names of all columns.
         metrics: those that are metrics.
-        decisions: those that are decisions.
+        decisions: those that are decisions, of which at least one trial has each.
         trials: that pass the filter, in order.
         problem: why a term of the filter is not used; empty if all are.
     """
@@ -66,8 +66,9 @@ def trial_table(view: View, query: Query) -> TrialTable:
     goals = {goal.metric for goal in state.objectives}
     metrics = [key for key in metrics_of(state) if key in goals or key.startswith(_IN_TABLE)]
     domains = SearchSpace.from_json(state.header.config["space"]).domains
-    decisions = [key for key, domain in domains.items() if domain.size > 1]
     trials = list(state.trials.values())
+    taken = {key for trial in trials if trial.architecture for key in trial.architecture.values}
+    decisions = [key for key, domain in domains.items() if domain.size > 1 and key in taken]
     status = query.get("status", "")
     if status:
         trials = [trial for trial in trials if trial.status == status]

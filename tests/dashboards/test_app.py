@@ -23,13 +23,14 @@ pytest.importorskip("fastapi", reason='needs FastAPI: pip install "nasforge[dash
 sys.path.insert(0, str(Path(__file__).parent))
 from chromium import chromium
 from fastapi.testclient import TestClient
-from made_journal import header, point, trial, write
+from made_journal import SPACE, header, point, trial, write
 from PIL import Image
 from ports import free_port
 
 import nasforge
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import TestOpened, Told
+from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.dashboards import launch
 from nasforge.dashboards.app import create_app
 from nasforge.experiment.journal import JOURNAL
@@ -225,6 +226,18 @@ def test_trials_are_filtered_sorted_and_exported(made: Path) -> None:
     assert "is no column" in page(browser, "/made/trials?filter=nothing>1")
     rows = browser.get("/made/trials.csv?status=finished").text.splitlines()
     assert len(rows) == 6 and rows[0].startswith("trial,status,steps,val/accuracy")
+
+
+def test_decisions_that_no_trial_took_are_no_columns(tmp_path: Path) -> None:
+    inner = Decision("model.block.bottleneck.reduction", Choice((2, 4)))
+    block = Decision("model.block", Choice(("residual", "inverted", "bottleneck"), ((), (), (inner,))))
+    space = SearchSpace("made", tuple(block if one.key == block.key else one for one in SPACE.decisions))
+    write(tmp_path / "runs" / "nested", [header("nested", space=space.to_json()), *trial(0)])
+    browser = client(tmp_path / "runs")
+    assert "bottleneck.reduction" not in page(browser, "/nested/trials")
+    assert (
+        browser.get("/nested/trials.csv").text.splitlines()[0].endswith("model.width,model.block,train.learning_rate")
+    )
 
 
 def test_a_trial_and_its_failure(made: Path) -> None:

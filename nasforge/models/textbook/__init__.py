@@ -184,8 +184,3 @@ def reference_named(name: str) -> Reference:
         known = [*registry.names("reference"), f"{TIMM}NAME"]
         raise ConfigError(f"unknown reference '{name}'; {did_you_mean(name, known)}", kind="unknown", key="reference")
     return registry.get("reference", name)  # type: ignore[no-any-return]
-
-
-def is_reference(name: str) -> bool:
-    """Return whether `name` is that of a registered reference, or begins as one of timm."""
-    return name.startswith(TIMM) or name in registry.names("reference")
