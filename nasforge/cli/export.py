@@ -77,4 +77,4 @@ def _export(
     if card.name != CARDS[0]:
         line(f"{card.with_name(CARDS[0])} was edited, so it is kept.", style="yellow")
     line(f"Model card: {card}")
-    return Outcome({"experiment": folder.name, **content})
+    return Outcome({"experiment": search_name(folder), **content})

@@ -14,7 +14,7 @@ from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 from nasforge.cli.settings import folder_of, moved_data, runner_of
 from nasforge.cli.watch import RetrainProgress
-from nasforge.experiment.journal import read_header
+from nasforge.experiment.journal import read_header, search_name
 from nasforge.views.rounding import fixed
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def retrain(
     track_results(folder, uri, say)
     _print(finalists)
     line(f"The first network is now {folder / 'best'}")
-    return Outcome({"experiment": folder.name, **finalists.to_json(), "best": str(folder / "best")})
+    return Outcome({"experiment": search_name(folder), **finalists.to_json(), "best": str(folder / "best")})
 
 
 # --- what people read -------------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
     _print_budget(state)
     unit = tables.unit_of(state)
     return Outcome(
-        {**state_json(state), "counts": state.counts(), "remarks": notes},
+        {**state_json(state), "experiment": search_name(reader.folder), "counts": state.counts(), "remarks": notes},
         more=lambda: {"trials": [trial_json(trial, unit) for _, trial in sorted(state.trials.items())]},
     )
 
@@ -232,5 +232,5 @@ def show_importance(folder: Path) -> Outcome:
     files = optuna_study.write_figures(state, ranked, folder / _FIGURES)
     line(f"In {folder / _FIGURES}: {', '.join(path.name for path in files)}")
     counts = {"trials": ranked.trials, "finished": ranked.finished}
-    content = {"experiment": folder.name, "importance": ranked.shares, "importance_of": counts}
+    content = {"experiment": search_name(folder), "importance": ranked.shares, "importance_of": counts}
     return Outcome({**content, "figures": [str(path) for path in files]})

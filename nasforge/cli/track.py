@@ -115,4 +115,4 @@ def _write_study(folder: Path, storage: str) -> Outcome:
     shown = without_secrets(with_absolute_file(storage))
     line(f"{count} trials of '{search_name(folder)}' written to {shown}.")
     line(f"Look at them: pip install optuna-dashboard; optuna-dashboard {quoted([shown])}")
-    return Outcome({"experiment": folder.name, "optuna": shown, "trials": count})
+    return Outcome({"experiment": search_name(folder), "optuna": shown, "trials": count})

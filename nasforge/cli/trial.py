@@ -132,7 +132,7 @@ def show_trial(
         shown = parts_of_trial(folder, state, trial, data, trust=trust)
         draw_networks({f"{search_name(folder)}, trial {number}": shown}, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
-    return Outcome({"experiment": folder.name, **content})
+    return Outcome({"experiment": search_name(folder), **content})
 
 
 def show_log(folder: Path, number: int) -> Outcome:
@@ -153,7 +153,7 @@ def show_log(folder: Path, number: int) -> Outcome:
         "log": [entry.to_json() for entry in log_lines],
         "tracebacks": [{"attempt": attempt, "text": text} for attempt, text in raised],
     }
-    return Outcome({"experiment": folder.name, **content})
+    return Outcome({"experiment": search_name(folder), **content})
 
 
 def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool = False) -> Outcome:
@@ -177,4 +177,5 @@ def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool
             table("Differing metrics", ("step/metric", "then", "now"), rows, left=("step/metric",))
         if comparison.device.startswith("cuda"):
             line("On a GPU the order of sums varies, so small differences are normal there; on a CPU there are none.")
-    return Outcome({"experiment": folder.name, "rerun": comparison.to_json()}, code=0 if comparison.equal else 1)
+    content = {"experiment": search_name(folder), "rerun": comparison.to_json()}
+    return Outcome(content, code=0 if comparison.equal else 1)

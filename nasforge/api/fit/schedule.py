@@ -77,12 +77,14 @@ def seconds_of(text: str | float) -> float:
     if not isinstance(text, str) and text in Range(over=0):
         return float(text)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(text).lower())
-    if match is None or not float(match[1]):
+    if match is None:
         raise ConfigError(
             f"time: got {text!r}, expected a number with its unit; write it like 90s, 10m or 2h",
             kind="type",
             key="time",
         )
+    if not float(match[1]):
+        raise ConfigError(f"time: got {text!r}, must be above 0, such as 90s, 10m or 2h", kind="range", key="time")
     return float(match[1]) * _UNITS[match[2]]
 
 

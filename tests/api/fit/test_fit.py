@@ -365,7 +365,7 @@ def test_commands_take_the_name_of_a_fit(fitted, place, capfd):
     assert json.loads(capfd.readouterr().out) == json.loads(json.dumps(fitted.content))
     for words in (["few/search"], ["few", "--trial", "0"], ["few/search", "--trial", "0"]):
         assert main(["show", *words, "--json", *runs]) == 0
-        assert json.loads(capfd.readouterr().out)["experiment"] == "search"
+        assert json.loads(capfd.readouterr().out)["experiment"] == "few/search"
     assert main(["show", "few/nothing", *runs]) == 2
     assert [row["experiment"] for row in tables.experiments(place / "runs")] == ["few"]
     assert main(["export", "few", "--to", "safetensors", "--out", str(place / "out"), *runs]) == 0

@@ -12,9 +12,15 @@ def test_times_are_read(text, seconds):
     assert schedule.seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5m", "0s", "10 days", True, float("inf"), None])
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "10 days", True, float("inf"), None])
 def test_other_texts_are_no_times(text):
     with raises(ConfigError, "type", "time", "10m"):
+        schedule.seconds_of(text)
+
+
+@pytest.mark.parametrize("text", ["0s", "0", "0.0 h"])
+def test_no_time_is_out_of_range(text):
+    with raises(ConfigError, "range", "time", "10m"):
         schedule.seconds_of(text)
 
 
