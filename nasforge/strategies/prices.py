@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from nasforge.core.alphas import Alphas, derive
 from nasforge.core.architecture import Architecture
+from nasforge.core.domains import Choice
 from nasforge.core.goals import Constraint
 from nasforge.core.space import SearchSpace
 
@@ -34,18 +35,13 @@ class Prices:
 
     def __init__(self, space: SearchSpace, limits: Sequence[Constraint]) -> None:
         self._space, self._limits = space, tuple(limits)
-        self._places = {
-            key: {value: place for place, value in enumerate(domain.values)}
-            for key, domain in space.domains.items()
-            if 1 < domain.size < math.inf
-        }
-        self._checked: list[tuple[list[_Option], float]] = []
+        self._checked: list[tuple[Architecture, float]] = []
 
     def note(self, point: Architecture, costs: Mapping[str, float]) -> None:
         """Learn from a network's costs; one of which a cost is missing teaches nothing."""
         ratios = [costs.get(limit.metric, 0.0) / limit.bound for limit in self._limits]
         if ratios and min(ratios) > 0:
-            self._checked.append((self._options(point), math.log(max(ratios))))
+            self._checked.append((point, math.log(max(ratios))))
 
     def lowered(self, alphas: Alphas) -> Alphas:
         """Return the alphas minus the prices; before the first network was checked, the alphas.
@@ -64,25 +60,33 @@ class Prices:
                 key: [score - strength * mean * prices[key, place] for place, score in enumerate(row)]
                 for key, row in alphas.items()
             }
-            derived = self._options(next(derive(self._space, priced)))
-            if base + sum(prices.get(option, 0.0) for option in derived) <= 0:
+            derived = next(derive(self._space, priced))
+            if base + sum(prices[option] for option in self._options(derived, alphas)) <= 0:
                 break
         return priced
 
-    def _options(self, point: Architecture) -> list[_Option]:
-        return [(key, self._places[key][value]) for key, value in point.values.items() if key in self._places]
+    def _options(self, point: Architecture, alphas: Alphas) -> list[_Option]:
+        """Return the options that a point takes of decisions with alphas."""
+        options = []
+        for key, value in point.values.items():
+            if key in alphas:
+                domain = self._space.domains[key]
+                place = domain.place(value) if isinstance(domain, Choice) else domain.values.index(value)
+                options.append((key, place))
+        return options
 
     def _fit(self, alphas: Alphas) -> tuple[dict[_Option, float], float]:
         """Return what every option adds to log(cost / bound), and the sum without any."""
         import numpy as np  # only a search below limits needs it
 
         logs = np.array([log for _, log in self._checked])
-        seen = {option: column for column, option in enumerate(sorted({o for row, _ in self._checked for o in row}))}
+        taken = [self._options(point, alphas) for point, _ in self._checked]
+        seen = {option: column for column, option in enumerate(sorted({o for row in taken for o in row}))}
         rows = np.zeros((len(logs), len(seen)))
-        for row, (options, _) in zip(rows, self._checked, strict=True):
+        for row, options in zip(rows, taken, strict=True):
             row[[seen[option] for option in options]] = 1.0
         base = float(logs.mean())
         weights = rows.T @ np.linalg.solve(rows @ rows.T + _RIDGE * np.eye(len(logs)), logs - base)
-        hope = -max(0.0, float(logs.min())) / max(1, len(alphas))
+        hope = -max(0.0, float(logs.min())) / len(alphas)
         prices = {(key, place): hope for key, row in alphas.items() for place in range(len(row))}
         return prices | {option: float(weights[column]) for option, column in seen.items()}, base
