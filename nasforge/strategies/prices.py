@@ -82,11 +82,11 @@ class Prices:
         logs = np.array([log for _, log in self._checked])
         taken = [self._options(point, alphas) for point, _ in self._checked]
         seen = {option: column for column, option in enumerate(sorted({o for row in taken for o in row}))}
-        rows = np.zeros((len(logs), len(seen)))
+        rows = np.zeros((len(logs), len(seen) + 1))
+        rows[:, -1] = 1.0  # what all networks cost alike
         for row, options in zip(rows, taken, strict=True):
             row[[seen[option] for option in options]] = 1.0
-        base = float(logs.mean())
-        weights = rows.T @ np.linalg.solve(rows @ rows.T + _RIDGE * np.eye(len(logs)), logs - base)
+        weights = rows.T @ np.linalg.solve(rows @ rows.T + _RIDGE * np.eye(len(logs)), logs)
         hope = -max(0.0, float(logs.min())) / len(alphas)
         prices = {(key, place): hope for key, row in alphas.items() for place in range(len(row))}
-        return prices | {option: float(weights[column]) for option, column in seen.items()}, base
+        return prices | {option: float(weights[column]) for option, column in seen.items()}, float(weights[-1])
