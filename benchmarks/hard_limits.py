@@ -28,8 +28,8 @@ from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.differentiable import gdas
 from nasforge.strategies.prices import Prices
 
-RESULT = Path(__file__).parent / "results" / "hard_limits.json"
 HERE = Path(__file__).parent
+RESULT = HERE / "results" / "hard_limits.json"
 SPACES = {"unseen": (HERE / "unseen.yaml", (3, 8, 8)), "blocks": ("blocks", (3, 32, 32))}
 SHARES = (0.1, 0.03)
 

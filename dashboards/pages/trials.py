@@ -36,7 +36,7 @@ class TrialTable:
     Attributes:
         columns: names of all columns.
         metrics: those that are metrics.
-        decisions: those that are decisions, of which at least one trial has each.
+        decisions: those that are decisions which a trial took.
         trials: that pass the filter, in order.
         problem: why a term of the filter is not used; empty if all are.
     """
