@@ -179,7 +179,7 @@ def test_a_rejection_says_which_constraint_and_by_how_much(tmp_path: Path, capsy
         excess = trial.costs["cost/params"] / 6000 - 1
         assert trial.result and trial.result.violations == {"params<=6000": pytest.approx(excess)}
     assert main(["show", "toy", "--runs-dir", str(tmp_path), "--trial", str(rejected[0].number)]) == 0
-    assert "Rejected: params<=6000 is exceeded by" in capsys.readouterr().out
+    assert "Rejected: params<=6k is exceeded by" in capsys.readouterr().out
 
 
 class _Learning:

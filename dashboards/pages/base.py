@@ -43,7 +43,7 @@ def headline(view: View, tab: str) -> dict[str, Any]:
         "facts": facts_of(view),
         "standing": state_of(view),
         "goals": goals,
-        "limits": [str(limit) for limit in (*state.constraints, *state.targets)],
+        "limits": [limit.text for limit in (*state.constraints, *state.targets)],
         "best": state.best,
         "address": address,
     }

@@ -133,7 +133,7 @@ def forecast(config: ExperimentConfig, *, samples: int = 200, check_seconds: flo
             kind="failed",
         )
     if probe is None:
-        limits = ", ".join(str(limit) for limit in config.constraints)
+        limits = ", ".join(limit.text for limit in config.constraints)
         seen = ", ".join(
             f"{limit.metric.removeprefix('cost/')} {smallest[limit.metric]:,.15g}"
             for limit in config.constraints

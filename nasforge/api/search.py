@@ -223,7 +223,7 @@ def optimum_of(config: ExperimentConfig, evaluator: Evaluator) -> float:
         raise NoOptimum("with soft targets the best so far is not the best signal", kind="unsupported")
     optimum = evaluator.optimum(config.constraints)
     if optimum is None:
-        limits = ", ".join(map(str, config.constraints))
+        limits = ", ".join(limit.text for limit in config.constraints)
         why = f"nothing in the table keeps {limits}" if limits else "no point of the space has a number"
         raise NoOptimum(why, kind="empty")
     return optimum

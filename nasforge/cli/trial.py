@@ -10,6 +10,7 @@ from typing import Any
 
 from nasforge.cli.output import Outcome, line, log, metric_text, table, trial_json
 from nasforge.core.errors import JournalError
+from nasforge.core.goals import text_of_limit
 from nasforge.core.trial import Result, Score, Trial
 from nasforge.experiment.journal import search_name
 from nasforge.experiment.state import load_state
@@ -120,7 +121,7 @@ def show_trial(
     content["advice"] = _show_health(trial)
     content["classes"] = _show_classes(folder, trial)
     for limit, excess in (trial.result.violations if trial.result else {}).items():
-        line(f"Rejected: {limit} is exceeded by {percent(excess, 1)}", style="red")
+        line(f"Rejected: {text_of_limit(limit)} is exceeded by {percent(excess, 1)}", style="red")
     if trial.result and trial.result.error:
         error = trial.result.error
         line(f"{error.cause}: {error.message}", style="red")

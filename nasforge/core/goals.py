@@ -114,6 +114,24 @@ class Constraint:
     def __str__(self) -> str:
         return f"{self.metric.removeprefix('cost/')}<={self.bound:.15g}"
 
+    @property
+    def text(self) -> str:
+        """For people: `flops<=40M`, where `str` has the `flops<=40000000` of journals. Both can be parsed."""
+        if self.metric in ("cost/params", "cost/flops"):
+            for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+                number = f"{self.bound / factor:.4g}"
+                if self.bound >= factor and "e" not in number and math.isclose(float(number) * factor, self.bound):
+                    return f"{self.metric.removeprefix('cost/')}<={number}{unit}"
+        return str(self)
+
+
+def text_of_limit(name: str) -> str:
+    """Return `Constraint.text` for the name of a constraint in a journal; a name that is none stays as it is."""
+    try:
+        return Constraint.parse(name).text
+    except ConfigError:
+        return name
+
 
 OPTIMUM = "optimum"
 """Value of `Budget.until`: the best signal of a table."""

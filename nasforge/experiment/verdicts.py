@@ -135,7 +135,7 @@ def nothing_is_admitted(state: State, advice: str = _NARROW) -> SearchError:
         state: of the search.
         advice: what its user can do about constraints.
     """
-    limits = ", ".join(str(constraint) for constraint in state.constraints)
+    limits = ", ".join(constraint.text for constraint in state.constraints)
     rejected = list(state.trials.values())[-state.rejected_in_a_row :]
     error = rejected[-1].result.error if rejected[-1].result else None
     if error is not None:

@@ -111,7 +111,7 @@ def front_chart(state: State, link: Link, x: str, y: str, text: Text = about) ->
     for limit in (*state.constraints, *state.targets):
         for metric, name in ((x, "x"), (y, "y")):
             if limit.metric == metric:
-                plot.limit(str(limit), **{name: limit.bound})
+                plot.limit(limit.text, **{name: limit.bound})
     left_out = 0
     for status in ("other", "pruned", "failed", "rejected", "running"):
         name = "repeated, or at a lower rung" if status == "other" else status

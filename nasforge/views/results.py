@@ -232,7 +232,7 @@ def limits_of(state: State) -> list[str]:
     missed = [] if best is None else state.missed(best)
     if best is not None and missed:
         costs = [f"{t.metric.removeprefix('cost/')} {metric_text(best.metrics[t.metric], t.metric)}" for t in missed]
-        limits = ", ".join(map(str, state.targets))
+        limits = ", ".join(target.text for target in state.targets)
         sentences.append(f"No trial meets {limits}: the best has {', '.join(costs)}.")
     if best is not None and isinstance(best.proposal, Measure) and best.proposal.weights:
         steps = best.result.steps_done if best.result else 0

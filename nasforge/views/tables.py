@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import NasforgeError
-from nasforge.core.goals import Objective
+from nasforge.core.goals import Objective, text_of_limit
 from nasforge.core.ladder import Unit
 from nasforge.core.metrics import direction
 from nasforge.core.pareto import front
@@ -205,7 +205,9 @@ def rejections(state: State) -> list[dict[str, Any]]:
         if trial.status == "rejected":
             for limit in (trial.result.violations if trial.result else {}) or {"a constraint": 0.0}:
                 numbers.setdefault(limit, []).append(number)
-    rows = [{"limit": limit, "count": len(trials), "trials": trials} for limit, trials in numbers.items()]
+    rows = [
+        {"limit": text_of_limit(limit), "count": len(trials), "trials": trials} for limit, trials in numbers.items()
+    ]
     return sorted(rows, key=lambda row: -len(row["trials"]))
 
 

@@ -22,6 +22,7 @@ from nasforge.core.events import (
     Started,
     Told,
 )
+from nasforge.core.goals import text_of_limit
 from nasforge.core.trial import Score, TrainShared
 from nasforge.experiment.journal import JOURNAL, parse, search_name
 from nasforge.experiment.state import State
@@ -127,7 +128,7 @@ def _line(event: Event, at: float | None, unit: str) -> LogLine:
                 error = event.result.error
                 text = "; ".join(filter(None, [f"failed by {error.cause}: {error.message}", error.advice]))
             for limit, excess in event.result.violations.items():
-                text += f"; {limit} is exceeded by {percent(excess, 1)}"
+                text += f"; {text_of_limit(limit)} is exceeded by {percent(excess, 1)}"
         case Interrupted():
             text = f"attempt {event.attempt} ends: {_INTERRUPTED[event.cause]}"
     return LogLine(at, event.kind, text, metrics)

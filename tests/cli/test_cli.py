@@ -478,7 +478,7 @@ def test_targets_that_nothing_meets_are_said(place, capfd):
     )
     two = (*search, "--max-trials", 2)
     code, out, _ = nasforge_(capfd, *two, "--name", "small", "--target", "params<=1k")
-    assert code == 0 and "No trial meets params<=1000: the best has params 5k" in " ".join(out.split())
+    assert code == 0 and "No trial meets params<=1k: the best has params 5k" in " ".join(out.split())
     code, out, _ = nasforge_(capfd, "show", "small", "--json")
     assert (json.loads(out)["targets"], json.loads(out)["targets_met"]) == (["params<=1000"], False)
     code, out, _ = nasforge_(capfd, *two, "--name", "large", "--target", "params<=3k")

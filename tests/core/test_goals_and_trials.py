@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, did_you_mean
-from nasforge.core.goals import Budget, Constraint, Objective
+from nasforge.core.goals import Budget, Constraint, Objective, text_of_limit
 from nasforge.core.ladder import Rung, in_unit, ladder_to
 from nasforge.core.pareto import dominates, front
 from nasforge.core.ranges import is_number
@@ -76,6 +76,28 @@ def test_constraints(text, metric, bound):
     assert Constraint.parse(str(constraint)) == constraint
     assert constraint.violation({metric: bound}) == 0
     assert constraint.violation({metric: 1.25 * bound}) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("flops<=40000000", "flops<=40M"),
+        ("flops<=40m", "flops<=40M"),
+        ("params<=1.1e6", "params<=1.1M"),
+        ("params<=2g", "params<=2G"),
+        ("flops<=1234567", "flops<=1234567"),  # no digit is lost
+        ("flops<=999999", "flops<=999999"),
+        ("params<=500", "params<=500"),
+        ("memory_mb<=2000", "memory_mb<=2000"),
+        ("latency_ms<=5000", "latency_ms<=5000"),
+    ],
+)
+def test_text_of_constraints(given, text):
+    constraint = Constraint.parse(given)
+    assert constraint.text == text
+    assert text_of_limit(str(constraint)) == text
+    assert Constraint.parse(text).bound == pytest.approx(constraint.bound, rel=1e-12)
+    assert text_of_limit("what a plug-in says") == "what a plug-in says"
 
 
 @pytest.mark.parametrize("text", ["flops<40M", "flops>=40M", "flops<=1.2.3", "flops<=0", "flops<=-3"])

@@ -48,7 +48,7 @@ def test_a_search_with_trials_of_all_kinds(tmp_path: Path) -> None:
     words = " ".join(words_of(text).split())
     assert "Trial 7 is the best of 5 fully measured points: validation accuracy 0.8700" in words
     assert "stopped" in words and "diverged" in words and "lower the learning rate" in words
-    assert "rejected: a constraint" in words and "flops<=1000000" in words and "torch 2.15" in words
+    assert "rejected: a constraint" in words and "flops<=1M" in words and "torch 2.15" in words
     assert "nasforge show made --trial 7 --rerun" in words and "evolution(population=4)" in words
     state = load_state(folder)
     x, y = tables.front_axes(state)

@@ -235,7 +235,7 @@ def _fitting(
 
 def _violation(costs: dict[str, float], limits: Sequence[Constraint]) -> str:
     broken = [limit for limit in limits if limit.metric in costs and limit.violation(costs) > 0]
-    return "; ".join(f"{costs[limit.metric]:,.15g} violates the constraint {limit}" for limit in broken)
+    return "; ".join(f"{costs[limit.metric]:,.15g} violates the constraint {limit.text}" for limit in broken)
 
 
 def _resolutions(name: str, edge: int) -> list[int]:
