@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import (
     FileResponse,
     HTMLResponse,
@@ -80,6 +81,11 @@ def create_app(
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> HTMLResponse:
         return site.page("error.html", error.status_code, title="Not found", message=str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    def misread(request: Request, error: RequestValidationError) -> HTMLResponse:
+        message = f"There is nothing at {request.url.path[:200]}: a trial has a whole number."
+        return site.page("error.html", 404, title="Not found", message=message)
 
     @app.exception_handler(NasforgeError)
     def broken(request: Request, error: NasforgeError) -> HTMLResponse:

@@ -78,6 +78,13 @@ class Row:
 
 def entry_of(runs_dir: Path, name: str) -> Entry | None:
     """Return the entry of a name; None where the runs folder has none of it."""
+    try:
+        return _entry_of(runs_dir, name)
+    except OSError:  # a name that is too long for a file
+        return None
+
+
+def _entry_of(runs_dir: Path, name: str) -> Entry | None:
     campaign, _, search = name.partition(IN_CAMPAIGN)
     for part in (name, campaign, search):
         if part in (".", "..") or "/" in part or "\\" in part or "\0" in part:

@@ -12,6 +12,14 @@ from nasforge.views import charts
 from nasforge.views.tables import is_shown
 
 Query = Mapping[str, str]
+_DIGITS = 12
+"""Digits of a number in an address at most: Python refuses to read thousands of them."""
+
+
+def number_of(text: str) -> int | None:
+    """Return a whole number in an address; None for another text and for a number above those of trials and pages."""
+    text = text.strip()
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def sort_link(query: Query, key: str) -> tuple[str, str]:

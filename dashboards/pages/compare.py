@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from nasforge.core.metrics import direction
 from nasforge.dashboards.library import View
-from nasforge.dashboards.pages.base import headline
+from nasforge.dashboards.pages.base import headline, number_of
 from nasforge.views.network_svg import cells_svg
 from nasforge.views.tables import is_shown
 
@@ -18,7 +18,8 @@ _MOST_COMPARED = 6
 
 def numbers_of(text: str) -> list[int]:
     """Return the trials that an address names: `3,7`."""
-    return list(dict.fromkeys(int(part) for part in text.split(",") if part.strip().isdecimal()))[:_MOST_COMPARED]
+    numbers = (number_of(part) for part in text.split(","))
+    return list(dict.fromkeys(number for number in numbers if number is not None))[:_MOST_COMPARED]
 
 
 def compare(view: View, text: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from nasforge.core.space import SearchSpace
 from nasforge.dashboards.library import View
-from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_link
+from nasforge.dashboards.pages.base import Query, headline, metrics_of, number_of, trial_link
 from nasforge.views import charts
 from nasforge.views import importance as drawing
 from nasforge.views.parallel import is_higher_warmer, parallel_chart
@@ -27,8 +27,8 @@ def importance(view: View, query: Query) -> dict[str, Any]:
     metric = query.get("metric", "") if query.get("metric") in metrics else metrics[0]
     domains = SearchSpace.from_json(state.header.config["space"]).domains
     keys = [key for key, domain in domains.items() if domain.size > 1]
-    first = query.get("from", "0")
-    start = int(first) if first.isdecimal() and int(first) < len(keys) else 0
+    first = number_of(query.get("from", "0")) or 0
+    start = first if first < len(keys) else 0
     shown = keys[start : start + _MOST_SLICES]
     slices = []
     for key in shown:

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.dashboards.library import View
-from nasforge.dashboards.pages.base import Query, headline, metrics_of, sort_link
+from nasforge.dashboards.pages.base import Query, headline, metrics_of, number_of, sort_link
 from nasforge.views import charts, tables
 
 PER_PAGE = 100
@@ -135,8 +135,7 @@ def trials(view: View, query: Query) -> dict[str, Any]:
     """Return a page of the table of trials."""
     table = trial_table(view, query)
     pages = max(1, math.ceil(len(table.trials) / PER_PAGE))
-    number = query.get("page", "1")
-    page = min(pages, max(1, int(number) if number.isdecimal() else 1))
+    page = min(pages, max(1, number_of(query.get("page", "1")) or 1))
     kept = {key: value for key, value in query.items() if key not in ("page", "trials")}
     steps = tables.steps_of(view.state) or "steps"
 

@@ -12,8 +12,10 @@ def whole_path(path: str | Path) -> Path:
     """Return an absolute path that means the same in every working folder; `~` is the home folder.
 
     Raises:
-        ConfigError: there is no home folder of that name.
+        ConfigError: there is no home folder of that name, or no file can have this path.
     """
+    if "\0" in str(path):
+        raise ConfigError(f"{str(path)!r} has a NUL character (\\0), which no path can have; remove it")
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:

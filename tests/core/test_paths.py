@@ -1,6 +1,9 @@
 """Paths that are not there, and names that look like them."""
 
-from nasforge.core.paths import like_path
+from expecting import raises
+
+from nasforge.core.errors import ConfigError
+from nasforge.core.paths import like_path, whole_path
 
 
 def test_a_path_with_a_mistake_is_answered_with_a_name_next_to_it(tmp_path, monkeypatch):
@@ -18,3 +21,8 @@ def test_where_nothing_looks_alike_nothing_is_said(tmp_path):
     assert like_path(tmp_path / "digit") == "" and "'" in like_path(tmp_path / ".gitt")
     for name in ("cells", "cells/inner", "x" * 300, "a\0b"):
         assert like_path(tmp_path / name) == ""
+
+
+def test_a_path_that_no_file_can_have_is_refused():
+    with raises(ConfigError, "invalid", None, "NUL", r"'a\x00b'"):
+        whole_path("a\0b")

@@ -68,6 +68,21 @@ def test_home_lists_everything_and_filters_and_sorts(made: Path) -> None:
     assert "Best so far" in page(browser, "/camp:random-s0/search")
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "camp:" + "x" * 300, "%C3%A9" * 200, "a%00b", "..%2f..", "%ff"])
+def test_a_name_that_no_file_can_have_is_not_found(made: Path, name: str) -> None:
+    for path in ("", "/search", "/trials.csv", "/files/x", "/trial/0/log"):
+        page(client(made.parent), f"/{name}{path}", 404)
+
+
+def test_numbers_of_thousands_of_digits_in_an_address(made: Path) -> None:
+    browser, huge = client(made.parent), "9" * 5000
+    for address in (f"trials?page={huge}", f"importance?from={huge}", f"networks?trials={huge}"):
+        page(browser, f"/made/{address}")
+    assert "0.8700" in page(browser, f"/made/compare?trials=7,{huge}")
+    for number in ("abc", huge):
+        assert "a trial has a whole number" in page(browser, f"/made/trial/{number}", 404)
+
+
 def test_no_two_metrics_stand_under_one_heading_without_a_word(made: Path) -> None:
     accuracy, loss = "validation accuracy", "validation loss"
     browser = client(made.parent)
