@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nasforge.api.fit.log import reading
 from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.experiment.journal import (
     FIT,
@@ -439,14 +440,15 @@ def fit_facts(folder: Path) -> dict[str, Any]:
     """Return the columns of the first page that a fit's log has."""
     lines = fit_lines(folder)
     facts: dict[str, Any] = {}
-    if lines:
-        facts |= {"started": lines[0].get("at"), "elapsed": lines[-1].get("used")}
-        inputs = lines[0].get("inputs")
-        if isinstance(inputs, dict) and isinstance(inputs.get("source"), str):  # the search has a decoded copy
-            facts["data"] = inputs["source"]
-    result = fit_result(Entry(folder.name, "fit", folder, None))
-    if result is not None:
-        won = next((row for row in result["rows"] if row.get("name") == result.get("winner")), None)
-        if won is not None:
-            facts |= {"test": won["test"]["accuracy"], "test_metric": "test/accuracy", "eta": None}
+    with reading(folder):
+        if lines:
+            facts |= {"started": float(lines[0]["at"]), "elapsed": float(lines[-1]["used"])}
+            inputs = lines[0].get("inputs")
+            if isinstance(inputs, dict) and isinstance(inputs.get("source"), str):  # the search has a decoded copy
+                facts["data"] = inputs["source"]
+        result = fit_result(Entry(folder.name, "fit", folder, None))
+        if result is not None:
+            won = next((row for row in result["rows"] if row.get("name") == result.get("winner")), None)
+            if won is not None:
+                facts |= {"test": float(won["test"]["accuracy"]), "test_metric": "test/accuracy", "eta": None}
     return facts

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from nasforge.api.fit.log import reading
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.dashboards.library import Entry, fit_lines, fit_result, runs_now
 from nasforge.dashboards.pages.errors import errors_of_fit
@@ -20,6 +21,8 @@ from nasforge.views.rounding import percent
 def fit_only(entry: Entry) -> dict[str, Any]:
     """Return a fit that has not begun to search, or had no need to."""
     outcome = fit_result(entry)
+    with reading(entry.folder):
+        shown = {**errors_of_fit(entry, outcome), **fit_content(entry, outcome)}
     return {
         "title": entry.name,
         "entry": entry,
@@ -35,8 +38,7 @@ def fit_only(entry: Entry) -> dict[str, Any]:
         "columns": [],
         "best": None,
         "seeds": "",
-        **errors_of_fit(entry, outcome),
-        **fit_content(entry, outcome),
+        **shown,
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from markupsafe import Markup
 
+from nasforge.api.fit.log import reading
 from nasforge.dashboards.library import View, fit_result
 from nasforge.dashboards.pages.base import headline
 from nasforge.dashboards.pages.errors import errors_of_fit, errors_of_search
@@ -26,7 +28,10 @@ def result(view: View) -> dict[str, Any]:
     """Result of a search or of a fit."""
     state, entry = view.state, view.entry
     outcome = fit_result(entry)
-    content = {**headline(view, "result"), **fit_content(entry, outcome)}
+    content = headline(view, "result")
+    with reading(entry.folder) if entry.kind == "fit" else nullcontext():
+        content |= fit_content(entry, outcome)
+        errors = errors_of_search(view) if outcome is None else errors_of_fit(entry, outcome)
     best = state.best
     commands = list(content["commands"])
     if outcome is None and entry.kind != "fit":
@@ -37,7 +42,6 @@ def result(view: View) -> dict[str, Any]:
         content |= {"rows": tested, "bars": Markup(bars_of_test(tested, measure)), "measure": measure}  # noqa: S704
     if outcome is None and entry.kind != "fit":
         content |= {"sentence": outcome_sentence(state, tested, content["standing"]), "remarks": remarks(state)}
-    errors = errors_of_search(view) if outcome is None else errors_of_fit(entry, outcome)
     return {
         **content,
         "commands": commands,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.api.fit.log import entries_of, finished_of
+from nasforge.api.fit.log import entries_of, finished_of, reading
 from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.experiment.journal import (
     FIT,
@@ -65,9 +65,10 @@ def _fit(folder: Path) -> dict[str, Any]:
     state = _state([folder / FIT], finished is not None)
     row: dict[str, Any] = {"state": state, "started": float(entries[0]["at"])}
     if finished is not None:
-        content = finished["content"]
-        winner = next(one for one in content["rows"] if one["name"] == content["winner"])
-        return row | {"metric": "test/accuracy", "value": winner["test"]["accuracy"]}
+        with reading(folder):
+            content = finished["content"]
+            winner = next(one for one in content["rows"] if one["name"] == content["winner"])
+            return row | {"metric": "test/accuracy", "value": float(winner["test"]["accuracy"])}
     if (folder / SEARCH / JOURNAL).is_file():
         row |= _best([load_state(folder / SEARCH)])
     return row

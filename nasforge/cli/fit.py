@@ -156,13 +156,14 @@ def fit(
 def show_fit(folder: Path) -> Outcome:
     """Show the result of a fit, or how far it has come."""
     from nasforge.api.fit import Fitted
-    from nasforge.api.fit.log import entries_of, finished_of
+    from nasforge.api.fit.log import entries_of, finished_of, reading
 
     entries = entries_of(folder)
-    if finished_of(entries) is None:
-        return _show_unfinished(folder, entries)
-    content = Fitted.read(folder).content
-    _show(content)
+    with reading(folder):
+        if finished_of(entries) is None:
+            return _show_unfinished(folder, entries)
+        content = Fitted.read(folder).content
+        _show(content)
     output.line(f"Its search: {_search_command(folder)}")
     return Outcome(content)
 

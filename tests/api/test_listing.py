@@ -67,6 +67,24 @@ def test_a_fit_is_listed_with_its_result_on_the_test_split(runs):
     assert (row["state"], row["metric"], row["value"]) == ("finished", "test/accuracy", 0.75)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [None, [], {}, {"rows": [], "winner": "found"}, {"rows": [3], "winner": 3}]
+    + [{"rows": [{"name": "found", "test": test}], "winner": "found"} for test in (None, {}, {"accuracy": "x"})],
+    ids=str,
+)
+def test_a_fit_whose_result_was_changed_is_one_bad_row_and_one_sentence(tmp_path, capfd, content):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    write_fit(runs, {"kind": "finished", "at": 1.0, "used": 1.0, "seconds": 1.0, "content": content})
+    row = by_name(runs)["cells"]
+    assert row["state"] == "broken" and "fit.jsonl" in row["problem"] and "backup" in row["problem"]
+    for command in ("show", "report"):
+        assert cli.main([command, "cells", "--runs-dir", str(runs), "--json"]) == 2
+        printed = capfd.readouterr()
+        assert "fit.jsonl" in json.loads(printed.out)["error"] and "Traceback" not in printed.err
+
+
 def test_what_a_process_works_on_is_running(runs):
     cells = write_fit(runs)
     for name, file in (

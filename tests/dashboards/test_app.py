@@ -83,6 +83,28 @@ def test_numbers_of_thousands_of_digits_in_an_address(made: Path) -> None:
         assert "a trial has a whole number" in page(browser, f"/made/trial/{number}", 404)
 
 
+@pytest.mark.parametrize("key", ["rows", "name", "test", "test_ci95", "accuracy", "split", "at", "used", "reason"])
+@pytest.mark.parametrize("value", [None, 7, "x", [], [7], {"x": None}], ids=str)
+def test_a_fit_log_that_was_changed_spoils_no_other_page(made: Path, key: str, value: Any) -> None:
+    rates = {"accuracy": 0.5}
+    row = {"name": "found", "kind": "found", "params": 1.0, "flops": 1.0, "val": rates, "test": rates}
+    row |= {"test_ci95": {"accuracy": [0.4, 0.6]}}
+    content = {"rows": [row], "winner": "found", "classes": ["a", "b"], "split": {"test": 4}, "reason": "it is best"}
+    begun = {"kind": "begun", "schema": 1, "inputs": {"source": "photos"}, "at": 1.0, "used": 0.0}
+    text = json.dumps([begun, {"kind": "finished", "content": content, "at": 4.0, "used": 3.0}])
+
+    def changed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value if name == key else inner for name, inner in pairs}
+
+    lines = json.loads(text, object_pairs_hook=changed)
+    (made.parent / "fit").mkdir()
+    (made.parent / "fit" / "fit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    browser = client(made.parent)
+    for order in ("", "?sort=started", "?sort=elapsed", "?sort=test"):
+        assert 'href="/made"' in page(browser, f"/{order}")
+    page(browser, "/fit")
+
+
 def test_no_two_metrics_stand_under_one_heading_without_a_word(made: Path) -> None:
     accuracy, loss = "validation accuracy", "validation loss"
     browser = client(made.parent)

@@ -26,6 +26,7 @@ from nasforge.api.fit.log import (
     Request,
     entries_of,
     finished_of,
+    reading,
     stamp_of,
 )
 from nasforge.api.fit.plan import read_plan
@@ -77,7 +78,8 @@ class Fitted:
         finished = finished_of(entries_of(folder))
         if finished is None:
             raise JournalError(f"{folder}: this fit has not finished. Repeat its command to continue it", kind="empty")
-        return Fitted(folder, _with_places(folder, finished["content"]))
+        with reading(folder):
+            return Fitted(folder, _with_places(folder, finished["content"]))
 
     @property
     def leaderboard(self) -> list[Row]:

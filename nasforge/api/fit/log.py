@@ -11,14 +11,15 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
-from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError
+from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError, one_line
 from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone, unwritable
 
 SCHEMA = 1
@@ -59,6 +60,26 @@ def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | Non
         return None
     place = len(kinds) - 1 - kinds[::-1].index("finished")
     return None if "chosen" in kinds[place:] else entries[place]
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Read what the lines of a fit's log hold.
+
+    Args:
+        folder: of the fit.
+
+    Raises:
+        JournalError: a line lacks a key, or has a value of another form.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, OverflowError, StopIteration, TypeError, ValueError) as error:
+        raise JournalError(
+            f"{folder / FIT}: cannot be read: a line was changed ({type(error).__name__}: {one_line(error)}). Restore "
+            "the file from a backup",
+            kind="unreadable",
+        ) from None
 
 
 def stamp_of(source: str, labels: str | None, folder: Path | None = None) -> str:

@@ -6,7 +6,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from nasforge.api.fit.log import REPORT, FitLog, Request, entries_of, finished_of
+from nasforge.api.fit.log import REPORT, FitLog, Request, entries_of, finished_of, reading
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.experiment.journal import FIT
@@ -31,8 +31,8 @@ def rewrite_report(folder: Path, page: Path | None = None) -> Path:
     finished = finished_of(entries)
     if finished is None:
         raise JournalError(f"{folder}: this fit has not finished. Repeat its command to continue it", kind="empty")
-    inputs, content = entries[0]["inputs"], finished["content"]
-    with FitLog(folder, inputs, time.monotonic()) as log:
+    with reading(folder), FitLog(folder, entries[0]["inputs"], time.monotonic()) as log:
+        inputs, content = entries[0]["inputs"], finished["content"]
         tested = log.last("tested", row=content["winner"])
         if tested is None:
             raise JournalError(
