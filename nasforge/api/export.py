@@ -27,6 +27,7 @@ from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_er
 from nasforge.exporters.verify import Agreement, verify
 from nasforge.models.ensemble import BUILDER as ENSEMBLE_BUILDER
 from nasforge.settings.experiment import DataConfig, with_absolute_paths
+from nasforge.settings.yaml_file import home_expanded
 from nasforge.training.artifacts import sha256_of
 
 CARDS = ("README.md", "MODEL_CARD.md")
@@ -98,7 +99,7 @@ def export(
     exporters = named_exporters(to)
     folder = Path(experiment_folder)
     with foreign(folder if (folder / DESCRIPTION).is_file() else folder.absolute().parent, trust=trust):
-        return _export(best_of(folder), exporters, Path(out).expanduser(), data)
+        return _export(best_of(folder), exporters, home_expanded(out), data)
 
 
 def _export(

@@ -189,7 +189,7 @@ def _of_onnx(file: Path) -> Predictor:
         names = tuple(json.loads(metadata["class_names"]))
         rule = InputRule.from_text(metadata["input"])
         calibration = Calibration(**json.loads(metadata["calibration"])) if "calibration" in metadata else None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ExportError(
             f"{shown(file)}: the file does not say its classes and how images are read ({type(error).__name__}: "
             f"{error}); export the network again",

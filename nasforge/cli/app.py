@@ -185,6 +185,7 @@ _OF_FILES = {
     errno.ENOSPC: ("Make room", "failed"),
     errno.EDQUOT: ("Make room", "failed"),
     errno.ENAMETOOLONG: ("Name it in fewer letters", "invalid"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), ("Move it away, or name another place", "conflict")),
 }
 """Errors of the system about a file that the user can fix: what to do, and the kind."""
 

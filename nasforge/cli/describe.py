@@ -24,6 +24,7 @@ from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.models.resolution import suited
 from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.settings.space_file import shipped_spaces
+from nasforge.settings.yaml_file import home_expanded
 from nasforge.views.texts import size_text
 
 if TYPE_CHECKING:
@@ -249,8 +250,8 @@ def _input(data: str | None, data_dir: Path | None, shape: str, classes: int) ->
 
 def parse_shape(text: str) -> Shape:
     """`3x32x32` -> (3, 32, 32). Raises ConfigError otherwise."""
-    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
-    if not match or "0" in match.groups():
+    match = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})x([1-9]\d{0,8})", text)
+    if not match:
         raise ConfigError(f"--shape '{text}' must look like 3x32x32: channels, height, width", kind="type", key="shape")
     channels, height, width = (int(number) for number in match.groups())
     return channels, height, width
@@ -277,10 +278,10 @@ def read_values(source: str, option: str, advice: str = "give a JSON file") -> d
         ConfigError: the file cannot be read, or holds something else.
     """
     try:
-        content = json.loads(Path(source).expanduser().read_text(encoding="utf-8"))
+        content = json.loads(home_expanded(source).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{option} '{source}': no such file; {advice}", kind="missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise ConfigError(f"{option} {source}: cannot be read as JSON: {error}", kind="unreadable") from None
     for key in ("best", "architecture"):  # what `search --json` and network.json wrap around a point
         if isinstance(content, dict) and isinstance(content.get(key), dict):

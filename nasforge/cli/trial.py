@@ -65,17 +65,20 @@ def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
     if not file.is_file():
         line("The metrics of each class were deleted with the trial's weights. Only the best trials keep them.")
         return None
-    content: dict[str, Any] = json.loads(file.read_text())
-    names = [row["class"] for row in content["classes"]]
-    rows = []
-    for index, row in enumerate(content["classes"]):
-        answered = zip(names, content["confusion"][index], strict=True)
-        wrong = {name: count for name, count in answered if name != row["class"]}
-        taken = max(wrong, key=wrong.__getitem__, default="")
-        mistaken_for = f"{taken} ({wrong[taken]})" if wrong.get(taken) else ""
-        rows.append(
-            (row["f1"], (row["class"], str(row["images"]), *(fixed(row[k], 3) for k in _FIGURES), mistaken_for))
-        )
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        names = [row["class"] for row in content["classes"]]
+        rows = []
+        for index, row in enumerate(content["classes"]):
+            answered = zip(names, content["confusion"][index], strict=True)
+            wrong = {name: count for name, count in answered if name != row["class"]}
+            taken = max(wrong, key=wrong.__getitem__, default="")
+            mistaken_for = f"{taken} ({wrong[taken]})" if wrong.get(taken) else ""
+            figures = [fixed(row[key], 3) for key in _FIGURES]
+            rows.append((float(row["f1"]), (str(row["class"]), str(row["images"]), *figures, mistaken_for)))
+    except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        line(f"{file}: damaged ({type(error).__name__}), so the metrics of each class are not shown.", style="yellow")
+        return None
     worst = [shown for _, shown in sorted(rows, key=lambda pair: pair[0])[:_SHOWN]]
     more = f", the {_SHOWN} worst of {len(rows)}" if len(rows) > _SHOWN else ""
     columns = ("class", "images", *_FIGURES, "most often taken for")

@@ -13,6 +13,7 @@ the hash of the file, so a changed module, or a copy in another folder, needs co
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -146,8 +147,9 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
     try:
         _remember(reference, resolved)
     except OSError as error:
+        where = f" in {error.filename}" if error.filename else ""
         source.say(
-            f"Note: your consent to {what} cannot be stored in {state_dir()} ({error.strerror or error}), so later "
+            f"Note: your consent to {what} cannot be stored{where} ({error.strerror or error}), so later "
             f"commands will ask for --trust. Set {STATE_DIR} to a folder that you may write to."
         )
 
@@ -171,10 +173,16 @@ def state_dir() -> Path:
     """Return the folder of the records.
 
     It is `$NASFORGE_STATE_DIR`, else `nasforge` in `$XDG_STATE_HOME` or `~/.local/state`.
+
+    Raises:
+        OSError: it is in the home folder, and this user has none, as in some containers.
     """
-    if configured := os.environ.get(STATE_DIR):
-        return Path(configured).expanduser().absolute()
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state").absolute() / "nasforge"
+    try:
+        if configured := os.environ.get(STATE_DIR):
+            return Path(configured).expanduser().absolute()
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state").absolute() / "nasforge"
+    except RuntimeError:
+        raise OSError(errno.ENOENT, "this user has no home folder") from None
 
 
 def _refuse_below(folders: Sequence[Path], files: Sequence[Path], what: str) -> None:
@@ -198,9 +206,9 @@ def plugin_kind(what: str) -> str:
 
 def _records(reference: str) -> Iterator[dict[str, Any]]:
     """Return the records of one text, the latest first, without damaged ones."""
-    folder = state_dir() / "trusted"
     paths = []
     with suppress(OSError):
+        folder = state_dir() / "trusted"
         paths = sorted(folder.glob(f"{_short(reference)}-*.json"), key=lambda path: -path.stat().st_mtime)
     for path in paths:
         with suppress(OSError, ValueError, KeyError, TypeError):

@@ -28,11 +28,23 @@ FORMAT = (DECODING, 1)
 
 
 def cache_folder() -> Path:
-    """Return the folder of decoded data sets on this node."""
+    """Return the folder of decoded data sets on this node.
+
+    Raises:
+        DataError: it is in a home folder, and there is none, as in some containers.
+    """
     configured = os.environ.get("NASFORGE_CACHE")
-    if not configured:
-        return Path.home() / ".cache" / "nasforge"
-    folder = Path(configured).expanduser().absolute()
+    try:
+        if not configured:
+            return Path.home() / ".cache" / "nasforge"
+        folder = Path(configured).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(
+            f"the data cache {configured or '~/.cache/nasforge'} has no place, because there is no such home folder; "
+            "set NASFORGE_CACHE to a folder of this machine with room for the decoded images",
+            kind="missing",
+            key="NASFORGE_CACHE",
+        ) from None
     os.environ["NASFORGE_CACHE"] = str(folder)  # workers that this process starts have another working folder
     return folder
 

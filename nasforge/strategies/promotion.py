@@ -19,6 +19,9 @@ from nasforge.strategies.choosers import measure_of
 from nasforge.strategies.named import strategy_of
 from nasforge.strategies.ranking import Merit, merit, ranked
 
+_MOST_DIGITS = 5
+"""Digits of the trials that the lowest bracket may need for one at the top."""
+
 
 class _Reached(NamedTuple):
     """Trial that finished at a rung and may be promoted."""
@@ -78,6 +81,13 @@ class Promotion:
                 key="strategy.brackets",
             )
         check_whole(checkpoints, "strategy 'promotion': checkpoints", 1)
+        if brackets > 1 and (len(spec.ladder) - 1) * math.log10(eta) > _MOST_DIGITS:
+            raise ConfigError(
+                f"strategy promotion: with brackets and an eta of {eta:g}, a ladder of {len(spec.ladder)} rungs needs "
+                f"more than 10^{_MOST_DIGITS} trials to reach its top once; use a smaller eta",
+                kind="range",
+                key="strategy.eta",
+            )
         new = Named.parse(of, "promotion: of")
         if brackets > 1 and new.name != "random":
             raise ConfigError(
@@ -200,6 +210,8 @@ class Promotion:
 
 def _cycle(rungs: int, brackets: int, eta: float) -> list[int]:
     """Return the rungs at which new trials begin, in turn: as many per bracket as Hyperband has for one at the top."""
+    if brackets == 1:
+        return [0]
     top = rungs - 1
     counts = [math.ceil(rungs / (top - first + 1) * eta ** (top - first)) for first in range(brackets)]
     turns = [((turn + 0.5) / count, first) for first, count in enumerate(counts) for turn in range(count)]

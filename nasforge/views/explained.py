@@ -26,7 +26,7 @@ def stored(folder: Path) -> Iterator[Mapping[str, Any]]:
     for file in sorted((folder / FOLDER).glob(f"*/{DESCRIPTION}")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, RecursionError, ValueError):
             continue
         if isinstance(content, dict) and set(content) >= _KEYS:
             yield {**content, "folder": file.parent.name}

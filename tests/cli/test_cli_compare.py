@@ -137,3 +137,20 @@ def test_show_lists_the_searches_of_a_campaign(place: Path, capfd: Any) -> None:
         assert f"--runs-dir {place / 'runs' / 'camp'}" in err
     code, _, err = nasforge(capfd, "show", "cmap")
     assert code == 2 and "did you mean 'camp'" in err
+
+
+@pytest.mark.parametrize("number", [10**9, 10**30])
+def test_more_seeds_than_fit_into_memory_are_refused(place: Path, capfd: Any, number: int) -> None:
+    code, out, _ = nasforge(capfd, *CAMPAIGN, "--strategies", "random", "--seeds", str(number), "--json")
+    assert code == 2 and json.loads(out)["key"] == "seeds"
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(place: Path, capfd: Any) -> None:
+    assert nasforge(capfd, *CAMPAIGN, "--strategies", "random")[0] == 0
+    (place / "runs" / "taken").write_text("mine")
+    (place / "runs" / "camp" / "comparison.json").unlink()
+    (place / "runs" / "camp" / "comparison.json").mkdir()
+    for names in (("camp/random-s0", "camp/random-s1", "--name", "taken"), ("camp",)):
+        code, out, err = nasforge(capfd, "compare", *names, "--tracking-uri", "none", "--json")
+        assert code == 2 and json.loads(out)["kind"] == "conflict" and "Traceback" not in err
+    assert (place / "runs" / "taken").read_text() == "mine"

@@ -1,6 +1,7 @@
 """`describe` of references, and its check of gradients."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,20 @@ def test_mistakes(capfd, words, kind, text):
     code, content = described(capfd, *words)
     assert (code, content["kind"]) == (2, kind)
     assert text in content["error"]
+
+
+@pytest.mark.parametrize("shape", ["00x8x8", "3x0x8", f"3x8x{'9' * 5000}", "3x8", "-3x8x8"])
+def test_a_shape_is_three_numbers_from_1(capfd, shape):
+    code, content = described(capfd, "tiny", f"--shape={shape}")
+    assert (code, content["kind"], content["key"]) == (2, "type", "shape")
+
+
+@pytest.mark.parametrize("file", ["deep.json", "~no_such_user/point.json"])
+def test_a_point_that_cannot_be_read(capfd, tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    Path("deep.json").write_text("[" * 100_000 + "]" * 100_000)
+    code, content = described(capfd, "tiny", "--shape", "1x8x8", "--point", file)
+    assert code == 2 and content["kind"] in ("unreadable", "missing") and "--point" in content["error"]
 
 
 @pytest.mark.parametrize(("forward", "code"), [("x.sin()", 0), ("Wrong.apply(x)", 1)])

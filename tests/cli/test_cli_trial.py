@@ -49,6 +49,10 @@ def test_health_and_classes_of_a_trial(folder, monkeypatch, capfd):
         code, _, err = nasforge_(capfd, "show", "one", *options)
         assert code == 2 and ("--trial" in err or "no trial 9" in err or "Use one of them" in err)
     (deleted,) = (folder / "runs").glob("one/artifacts/0/attempt-1/classes.json")
+    for content in ("", "[" * 100_000, "{}", '{"classes": [{"class": "a"}], "confusion": []}'):
+        deleted.write_text(content)
+        code, out, err = nasforge_(capfd, "show", "one", "--trial", "0")
+        assert code == 0 and "damaged" in out and "Traceback" not in err
     deleted.unlink()
     code, out, _ = nasforge_(capfd, "show", "one", "--trial", "0")
     assert code == 0 and "deleted with the trial's weights" in out

@@ -182,6 +182,23 @@ def test_where_nothing_can_be_stored_the_user_is_told(module, tmp_path, monkeypa
     assert trust.STATE_DIR in messages[0]
 
 
+def test_a_user_without_a_home_folder_may_run_code_and_is_told_that_it_is_not_remembered(module, loaded, monkeypatch):
+    for name in (trust.STATE_DIR, "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", _no_home)
+    said = []
+    with from_user(said.append):
+        admit(TEXT, WHAT, [module])
+    assert len(said) == 1 and "no home folder" in said[0] and trust.STATE_DIR in said[0]
+    with foreign(loaded), raises(TrustError, "untrusted", "builder", "--trust"):
+        admit(TEXT, WHAT, [module])
+    assert trust.remembered_folders(TEXT, 0) == []
+
+
+def _no_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_the_folder_of_the_records(monkeypatch):
     monkeypatch.delenv(trust.STATE_DIR)
     monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")

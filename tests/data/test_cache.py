@@ -4,6 +4,7 @@ import os
 import time
 
 import numpy as np
+import pytest
 from expecting import raises
 
 from nasforge.core.errors import DataError
@@ -81,6 +82,15 @@ def test_a_cache_that_cannot_be_written_says_which_setting_helps(tmp_path, monke
     monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path / "file"))
     with raises(DataError, "failed", "NASFORGE_CACHE"):
         cache.decoded(source(tmp_path / "log"))
+
+
+@pytest.mark.parametrize("configured", ["", "~no_such_user/cache"])
+def test_a_user_without_a_home_folder_is_told_which_setting_helps(monkeypatch, configured):
+    monkeypatch.setenv("NASFORGE_CACHE", configured)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # no such user: KeyError
+    with raises(DataError, "missing", "NASFORGE_CACHE", "home folder"):
+        cache.cache_folder()
 
 
 def test_what_lies_in_the_cache_is_plain(tmp_path, empty_cache):

@@ -174,7 +174,7 @@ def test_what_meets_the_targets_is_promoted_first(objectives):
 
 
 def test_brackets_share_the_new_points_as_in_hyperband():
-    assert _cycle(3, 1, 3) == [0] * 9
+    assert _cycle(3, 1, 3) == [0]
     cycle = _cycle(3, 3, 3)
     assert [cycle.count(rung) for rung in range(3)] == [9, 5, 3]  # Hyperband with R = 9, eta = 3
     strategy = Promotion(spec_of(FLAT, seed=0, ladder=LADDER), of="random", brackets=3)
@@ -193,6 +193,7 @@ def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
     ("options", "expected"),
     [
         ({"eta": 1}, ("range", "strategy.eta", 1)),
+        ({"eta": 1000, "brackets": 3, "of": "random"}, ("range", "strategy.eta", 1000)),
         ({"brackets": 4}, ("range", "strategy.brackets", 3)),
         ({"brackets": 2, "of": "optuna"}, ("conflict", None, "optuna", "random")),
         ({"checkpoints": 0}, ("range", "strategy.checkpoints", 0)),
@@ -206,6 +207,12 @@ def test_what_begins_at_a_higher_rung_is_not_stopped_below_it(tmp_path, pruner):
 def test_wrong_options_are_refused(options, expected):
     with raises(ConfigError, *expected):
         Promotion(spec_of(FLAT, ladder=options.pop("ladder", LADDER)), **options)
+
+
+@pytest.mark.parametrize("eta", [1e9, 1e300, 10**299])
+def test_an_eta_beyond_every_search_only_never_promotes(eta):
+    strategy = Promotion(spec_of(FLAT, seed=0, ladder=LADDER), of="random", eta=eta)
+    assert strategy.ask(0).rung == 0
 
 
 def test_a_strategy_that_screens_by_proxies_is_refused_when_it_asks():

@@ -58,6 +58,8 @@ __all__ = ["compare"]
 
 CAMPAIGN_DEFAULTS = {**DEFAULTS, "runner": "local"}
 """Of the searches of a campaign, which share the processors by `workers`."""
+_MOST_SEEDS = 100_000
+"""Searches per strategy of a campaign at most: all of them are kept in memory."""
 _RESULT, _PAGE, _PICTURE = "comparison.json", "comparison.html", "comparison.png"
 
 
@@ -304,7 +306,7 @@ def _check_points(at: Sequence[float], limit: float, axis: str) -> None:
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
-        return list(range(check_whole(seeds, "--seeds", 1)))
+        return list(range(check_whole(seeds, "--seeds", 1, _MOST_SEEDS)))
     checked = [check_whole(seed, "--seeds: each seed", 0) for seed in seeds]
     if not checked:
         raise ConfigError("--seeds: the list is empty, expected whole numbers of at least 0", kind="empty", key="seeds")

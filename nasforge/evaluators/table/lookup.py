@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from nasforge.core.about import About
@@ -13,6 +12,7 @@ from nasforge.core.errors import BuildError, ConfigError, did_you_mean
 from nasforge.core.goals import Constraint, Objective
 from nasforge.core.ladder import Rung, proxy_metric
 from nasforge.core.metrics import ask_for_direction, better, column_direction, direction
+from nasforge.core.paths import whole_path
 from nasforge.core.protocols import Report
 from nasforge.core.space import LISTED
 from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
@@ -99,10 +99,10 @@ class LookupTable:
             )
         self.space = spec.space
         self.ladder = spec.ladder
-        self.path = Path(path).expanduser().absolute()
+        self.path = whole_path(path)
         self.metric = signal_metric({"metric": metric, "signal": signal, "fidelity": fidelity}, spec.objectives)
         self.partial = partial
-        self._axes = None if axes is None else Path(axes).expanduser().absolute()
+        self._axes = None if axes is None else whole_path(axes)
         named = {_COST + name.removeprefix(_COST): column for name, column in (costs or {}).items()}
         self._asked = Asked(
             key=key,
