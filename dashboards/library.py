@@ -422,7 +422,7 @@ def fit_lines(folder: Path) -> list[dict[str, Any]]:
                 content = loads(line.decode())
                 if isinstance(content, dict) and isinstance(content.get("kind"), str):
                     lines.append(content)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, RecursionError, TypeError, ValueError) as error:
         raise JournalError(f"{folder / FIT}: cannot be read: {error}", kind="unreadable") from None
     return lines
 

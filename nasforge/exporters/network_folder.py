@@ -7,6 +7,7 @@ no journal, no pickles. Normalisation travels inside, so the network takes image
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -107,7 +108,11 @@ class Description:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Description:
-        """The inverse of `to_json`. Raises KeyError, TypeError, ValueError or NasforgeError on anything else."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ArithmeticError, AttributeError, LookupError, NasforgeError, TypeError, ValueError: anything else.
+        """
         channels, height, width = (int(size) for size in content["shape"])
         description = Description(
             space=SearchSpace.from_json(content["space"]),
@@ -121,6 +126,12 @@ class Description:
             input=InputRule.from_json(content["input"]) if "input" in content else None,
             calibration=Calibration(**content["calibration"]) if "calibration" in content else None,
         )
+        if min(description.shape) < 1:
+            raise ValueError(f"shape {description.shape}: expected whole numbers of at least 1")
+        if not isinstance(content["class_names"], list):
+            raise TypeError("class_names: expected a list")
+        if not all(map(math.isfinite, (*description.mean, *description.std))) or not all(description.std):
+            raise ValueError("mean and std: expected finite numbers, and none of std to be 0")
         if not len(description.mean) == len(description.std) == channels:
             raise ValueError(f"{channels} channels, but {len(description.mean)} means and {len(description.std)} stds")
         if description.rule.channels != channels or (description.rule.resize == CENTRE_CROP and height != width):
@@ -270,7 +281,7 @@ def _described(folder: Path | str) -> tuple[Path, Description, str]:
     content = _read_description(folder)
     try:
         return folder, Description.from_json(content), content["weights"]["sha256"]
-    except (KeyError, TypeError, ValueError, AttributeError, NasforgeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, NasforgeError, TypeError, ValueError) as error:
         raise ExportError(
             f"{folder / DESCRIPTION}: not a network's description ({type(error).__name__}: {error}); restore the file",
             kind="unreadable",
@@ -305,7 +316,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise ExportError(
             f"{folder}: not a network folder, {DESCRIPTION} is missing (found: {there}){inside}", kind="missing"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (OSError, RecursionError, TypeError, ValueError) as error:  # a number of thousands of digits
         raise ExportError(f"{path}: cannot be read ({error}); restore the file", kind="unreadable") from None
     if not isinstance(content, dict) or "schema" not in content:
         raise ExportError(

@@ -59,7 +59,7 @@ def parts_of_folder(folder: Path) -> list[Part]:
         channels, height, width = (int(size) for size in about["shape"])
         space, point = SearchSpace.from_json(about["space"]), Architecture.from_json(about["architecture"])
         classes = len(about["class_names"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ExportError(
             f"{path}: the description of the network is damaged ({type(error).__name__}: {error}). Retrain it",
             kind="unreadable",

@@ -174,6 +174,17 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
         (lambda folder: (folder / DESCRIPTION).write_text("[]"), ("unreadable", "schema", DESCRIPTION)),
         (lambda folder: change(folder, schema=99), ("unsupported", "schema", 99, "reads 1")),
         (lambda folder: change(folder, shape=[1, 8]), ("unreadable", None, DESCRIPTION)),
+        *(
+            (lambda folder, entry=entry: change(folder, **entry), ("unreadable", None, DESCRIPTION))
+            for entry in (
+                *({"shape": [1, 8, size]} for size in (0, -8, None, {"$float": "inf"})),
+                *({"std": [value]} for value in (0.0, {"$float": "nan"}, "x")),
+                *({"class_names": names} for names in ("abc", {}, 3)),
+                *({"metrics": {"x": {"$float": value}}} for value in ([], None, "x")),
+            )
+        ),
+        (lambda folder: (folder / DESCRIPTION).write_text("[" * 100_000), ("unreadable", None, DESCRIPTION)),
+        (lambda folder: (folder / DESCRIPTION).write_text("9" * 5000), ("unreadable", None, DESCRIPTION)),
         (lambda folder: change(folder, mean=[0.1, 0.2]), ("unreadable", None, "1 channels", "2 means")),
         (lambda folder: change(folder, architecture={}), ("unreadable", None, DESCRIPTION)),
         (lambda folder: flip(folder / WEIGHTS), ("unreadable", None, WEIGHTS, "checksum")),
