@@ -430,7 +430,7 @@ class Experiment:
             changed.append(f"the data ({old.why_other_data})")
         if changed:
             raise JournalError(
-                f"{self.folder}: holds another search, with a different {'; '.join(changed)}. Use its settings to "
+                f"{self.folder}: holds another search, which differs in {'; '.join(changed)}. Use its settings to "
                 "continue it, or another --name for a new search",
                 kind="changed",
                 key=changed[0].removeprefix("the ").partition(" ")[0],
