@@ -22,12 +22,14 @@ import nasforge.core.errors
 from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.cli.output import Outcome
+from nasforge.core.about import About
 from nasforge.core.goals import Budget
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import differing
 from nasforge.models.blocks.catalogue import BlockOptions
 from nasforge.settings.experiment import _SETTINGS as SETTINGS
 from nasforge.settings.experiment import DataConfig, load_settings, load_space, resolve
+from nasforge.settings.spec import SearchSpec
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -133,6 +135,11 @@ def test_the_docs_show_every_command():
     shown = {words[0] for page in PAGES for block in blocks(page, "bash") for words in commands(block)}
     known = set(cli._names())
     assert shown == known
+
+
+def test_the_page_on_plug_ins_names_every_field_that_an_evaluator_states_or_gets():
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/howto/plugins.md").read_text()))
+    assert {field.name for kind in (About, SearchSpec) for field in fields(kind)} <= named
 
 
 def test_every_argument_and_option_has_a_help_and_a_plain_name():
