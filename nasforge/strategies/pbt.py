@@ -63,7 +63,7 @@ class PBT:
         spec: its space opens at least one decision of the recipe that may change in mid-training. Members are compared
             at the rungs of its ladder; rungs of equal distance are usual. Several objectives rank by non-dominated
             front and crowding.
-        population: number of members.
+        population: number of members; more where the search begins with more points than that.
         share: share of the members of a rung to replace, and to copy.
         change: settings of the recipe to change, without `train.`; None: all that may change.
         resample: probability of drawing a setting again instead of moving it.
@@ -98,7 +98,8 @@ class PBT:
         self._space = spec.space
         self._seed = spec.seed
         self._top = len(spec.ladder) - 1
-        self._size = self._most = population
+        self._size = population
+        self._several = len(spec.objectives) > 1
         self._share = share
         self._resample = resample
         self._changed = _changed(spec.space, change)
@@ -125,7 +126,8 @@ class PBT:
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        self._adopt(number, measure_of(proposal), self._next())
+        measure = measure_of(proposal)
+        self._adopt(number, measure, self._next() if measure.rung > 0 else None)  # one at the first rung is new
 
     def tell(self, number: int, result: Result) -> None:
         """Record that a member has reached its rung, or failed on the way."""
@@ -160,12 +162,18 @@ class PBT:
         self._seen.take_back()
 
     def wanted(self) -> Collection[Artifact]:
-        """Return checkpoints of members that will resume, and of the best at rungs that some have yet to pass."""
+        """Return checkpoints of members that will resume, and of the best at rungs that some have yet to pass.
+
+        With several objectives those are all at such a rung, since a newcomer may move any of them up in crowding.
+        """
         going = [m for m in self._members if m.stand is not None and m.rung < self._top]
         kept = [m.stand.checkpoint for m in going if m.stand is not None]
         last = -1 if len(self._members) < self._size else min((m.rung for m in self._members), default=self._top)
         for rung in range(max(0, last), self._top):
-            kept += [stand.checkpoint for stand in self._best(rung, of=self._most)]  # each may still be among the best
+            reached = self._stands[rung]
+            coming = max(0, self._size - len(self._members)) + sum(m.rung < rung for m in self._members)
+            best = reached if self._several else self._best(rung, of=len(reached) + coming)
+            kept += [stand.checkpoint for stand in best]  # each may still be among the best
         return kept
 
     def _next(self) -> _Member | None:

@@ -1,6 +1,7 @@
 """Population-based training through the one loop: who copies whom, what changes, what is kept, and on real networks."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from expecting import raises
@@ -14,6 +15,7 @@ from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Result
 from nasforge.settings.experiment import DataConfig, resolve
 from nasforge.strategies.pbt import PBT
+from nasforge.strategies.starting import Starting
 from nasforge.testing.scripted import FLAT, MIXED, spec_of
 from nasforge.testing.toys import toy_config, toy_experiment
 from nasforge.training.artifacts import sha256_of
@@ -149,6 +151,38 @@ def test_who_may_yet_be_among_the_best_is_wanted():
         tell(number, 0.5)
     assert {files[3], files[2]} <= set(strategy.wanted())  # when eight have come, two are the best quarter
     assert files[1] not in strategy.wanted() and files[0] not in strategy.wanted()
+
+
+def test_with_several_objectives_no_checkpoint_that_is_named_is_gone():
+    rng = Random(0)
+    for seed in range(20):
+        strategy = PBT(spec_of(SPACE, seed=seed, ladder=LADDER, objectives=2), population=12, share=0.5)
+        kept, running, number = set(), {}, 0
+        while (proposal := strategy.ask(number) if len(running) < 4 else None) is not None or running:
+            if proposal is not None:
+                assert proposal.weights is None or proposal.weights in kept
+                running[number], number = proposal, number + 1
+                continue
+            ended = rng.choice(sorted(running))
+            rung = running.pop(ended).rung
+            files = {"checkpoint": Artifact(f"{ended}/checkpoint.pt", "", 1)} if rung < 3 else {}
+            strategy.tell(ended, Result("finished", values=(rng.random(), rng.random()), artifacts=files))
+            resumed = {waiting.weights for waiting in running.values()}
+            kept = {file for file in {*kept, *files.values()} if file in resumed or file in strategy.wanted()}
+
+
+def test_more_starting_points_than_members_are_members_too():
+    points = [SPACE.sample(Random(number)) for number in range(6)]
+    strategy = Starting(PBT(spec_of(SPACE, seed=0, ladder=LADDER), population=4), points, rung=0)
+    rungs = []
+    for number in range(12):
+        proposal = strategy.ask(number)
+        rungs.append(proposal.rung)
+        if number < 6:
+            assert proposal.architecture == points[number] and proposal.weights is None
+        file = Artifact(f"{number}/checkpoint.pt", "", 1)
+        strategy.tell(number, Result("finished", values=(float(number),), artifacts={"checkpoint": file}))
+    assert rungs == [0] * 6 + [1] * 6
 
 
 def test_a_member_that_breaks_is_replaced_and_in_the_end_given_up():
