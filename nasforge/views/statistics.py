@@ -19,6 +19,8 @@ TEST_RESAMPLES = 10_000
 _CHUNK = 500
 _Z = 1.959964  # 95 % of a normal distribution are within this many standard deviations
 _EXACT = 13  # pairs: 8,192 patterns of signs
+_EQUAL = 1e-12
+"""Differences of pairs are the same to the tests up to this share of the largest value: .94 - .93 and .93 - .92 are."""
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:
@@ -175,15 +177,23 @@ def paired_test(
         ]
     )
     low, high = np.percentile(means, [2.5, 97.5])
-    p_permutation = _sign_flip(differences, rng, resamples)
-    p_wilcoxon = float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+    largest = float(np.abs([values, baseline]).max())
+    rounded = np.round(differences / (_EQUAL * largest)) if largest else differences
+    p_permutation = _sign_flip(rounded, rng, resamples)
+    p_wilcoxon = float(wilcoxon(rounded).pvalue) if np.any(rounded) else 1.0
     return PairedTest(n, float(differences.mean()), float(low), float(high), p_permutation, p_wilcoxon)
 
 
 def _sign_flip(differences: Matrix, rng: np.random.Generator, resamples: int) -> float:
-    """Return the share of sign patterns whose sum is as far from 0: at least 2 / 2**n; by a sample of many pairs."""
+    """Return the share of sign patterns whose sum is as far from 0: at least 2 / 2**n; by a sample of many pairs.
+
+    Args:
+        differences: whole numbers, so that sums in any order are the same.
+        rng: draws the sample.
+        resamples: its size.
+    """
     n = len(differences)
-    far = abs(differences.sum()) - 1e-9 * np.abs(differences).sum()  # sums in another order differ in the last digits
+    far = abs(differences.sum())
     if n <= _EXACT:
         flipped = np.arange(2**n)[:, None] >> np.arange(n) & 1
         return float((np.abs((1 - 2 * flipped) @ differences) >= far).mean())

@@ -55,6 +55,16 @@ def test_equal_pairs_differ_in_nothing() -> None:
     assert outcome.p_wilcoxon == 1.0 and outcome.p_permutation == 1.0
 
 
+def test_rounding_errors_rank_no_pairs() -> None:
+    # As whole numbers of thousandths the differences are -18 12 -20 -20 37: two of them share a rank.
+    values, random = [0.939, 0.92, 0.913, 0.925, 0.952], [0.957, 0.908, 0.933, 0.945, 0.915]
+    whole = paired_test([round(1000 * value) for value in values], [round(1000 * value) for value in random])
+    outcome = paired_test(values, random)
+    assert (outcome.p_wilcoxon, outcome.p_permutation) == (whole.p_wilcoxon, whole.p_permutation)
+    alike = paired_test([0.1 + 0.2] * 10, [0.3] * 10)
+    assert alike.p_wilcoxon == 1.0 and alike.p_permutation == 1.0
+
+
 def test_permutation_by_hand() -> None:
     # Sums of +-1 +-2 +-4 are the odd numbers from -7 to 7: all are as far from 0 as 1 + 2 - 4 = -1.
     assert paired_test([1.0, 2.0, 0.0], [0.0, 0.0, 4.0]).p_permutation == 1.0
