@@ -325,7 +325,7 @@ class Library:
             reader = view.reader
             if reader.behind or reader.header is None:
                 return None
-            course = trajectory_of(view.state, reader.header, reader.told)
+            course = trajectory_of(view.state, reader.header)
             course = replace(course, experiment=entry.name)
             if entry.kind == "search":
                 self._rows[entry.name] = (now, Row(entry, kind_of(view), state_of(view), facts_of(view)))

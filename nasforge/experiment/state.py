@@ -52,6 +52,7 @@ class State:
         reached_by: the first trial that reaches what the budget's `until` says; None while none does.
         tests: finalist -> its metrics on the sealed test split.
         history: trial -> step -> values to maximise, for pruners.
+        closed: trials with a result, in the order of their results.
         accepted: trials that passed the check; these are charged to the budget.
         rejected_in_a_row: rejections since the last accepted trial, those that cannot be built among them.
         unbuildable_in_a_row: proposals since the last one from which a network could be built.
@@ -83,6 +84,7 @@ class State:
             raise self._corrupt(1, error) from None
         self.trials: dict[int, Trial] = {}
         self.tests: dict[str, Mapping[str, float]] = {}
+        self.closed: list[int] = []
         self.history = History()
         self.reached_by: int | None = None
         self.accepted = 0
@@ -137,6 +139,7 @@ class State:
                         self._apart[number in self._beyond].add(number, step, values)
             case Told(number, result):
                 trial = self.trials[number] = self.trials[number].changed(result=result)
+                self.closed.append(number)
                 self._open.discard(number)
                 self._begun.discard(number)
                 self._counts["running"] -= 1

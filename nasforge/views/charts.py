@@ -10,7 +10,7 @@ import numpy as np
 
 from nasforge.core.metrics import title_of
 from nasforge.core.space import Choice, SearchSpace
-from nasforge.core.trial import TrainShared, Trial
+from nasforge.core.trial import Charge, TrainShared, Trial
 from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.reader import Reader
@@ -340,11 +340,11 @@ def _charged(state: State, axis: str) -> Mapping[int, float]:
     if axis == "trials":
         return {number: float(number) for number in state.trials}
     total, totals = 0.0, {}
-    for number, trial in state.trials.items():
-        if trial.result is not None:
-            charge = trial.result.charged
-            total += charge.worker_seconds if axis == "seconds" else charge.multiply_adds
-            totals[number] = total
+    for number in state.closed:
+        result = state.trials[number].result
+        charge = result.charged if result else Charge()
+        total += charge.worker_seconds if axis == "seconds" else charge.multiply_adds
+        totals[number] = total
     return totals
 
 

@@ -73,7 +73,6 @@ class Reader:
         state: the folded events; None before the header is read.
         times: when they happened.
         header: the first event; None before it is read.
-        told: the closed trials, in the order of closing.
         alphas: shared training -> (step, decision -> one number per option) for each report that has alphas.
         behind: whether the last `refresh` stopped at its time limit, with lines left.
     """
@@ -88,7 +87,6 @@ class Reader:
         self.state: State | None = None
         self.header: Header | None = None
         self.times = Times()
-        self.told: list[int] = []
         self.alphas: dict[int, list[tuple[int, Mapping[str, tuple[float, ...]]]]] = {}
         self.behind = False
         self._generation += 1
@@ -198,9 +196,7 @@ class Reader:
                     self.state.take(event, self._line + 1)
                 if at is not None:
                     self.times.take(event, at)
-                if isinstance(event, Told):
-                    self.told.append(event.number)
-                elif isinstance(event, Reported) and event.alphas:
+                if isinstance(event, Reported) and event.alphas:
                     self.alphas.setdefault(event.number, []).append((event.step, event.alphas))
                 self._line += 1
                 self._offset += len(line)

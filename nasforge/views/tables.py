@@ -227,8 +227,8 @@ def effort(state: State) -> dict[str, float]:
     """
     steps = 0
     for trial in state.trials.values():
-        if trial.steps:
-            steps += trial.steps[-1].step - trial.steps[0].step + 1
+        if trial.steps:  # a table may know no step before the twelfth; what continues reports every step
+            steps += trial.steps[-1].step - (trial.steps[0].step - 1 if trial.weights else 0)
         elif trial.result is not None:
             steps += trial.result.steps_done
     charged = state.charged

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.architecture import Architecture
-from nasforge.core.events import Event, Header, Told, header_of
+from nasforge.core.events import Event, Header, header_of
 from nasforge.core.trial import Measure, TrainShared, Trial
 from nasforge.experiment.state import State
 
@@ -100,27 +100,23 @@ def trajectory(events: Sequence[Event], final: Final | None = None, folder: Path
     """
     header = header_of(events)
     state = State(header, folder)
-    told: list[int] = []
     for line, event in enumerate(events[1:], 2):
         state.take(event, line)
-        if isinstance(event, Told):
-            told.append(event.number)
-    return trajectory_of(state, header, told, final)
+    return trajectory_of(state, header, final)
 
 
-def trajectory_of(state: State, header: Header, told: Sequence[int], final: Final | None = None) -> Trajectory:
+def trajectory_of(state: State, header: Header, final: Final | None = None) -> Trajectory:
     """Return the trajectory of a journal that is folded already.
 
     Args:
         state: after all events.
         header: the first event.
-        told: the trials that are closed, in the order of closing.
         final: as in `trajectory`.
     """
     closed: list[Trial] = []
     incumbents: list[Trial | None] = []
     best: Trial | None = None
-    for trial in map(state.trials.__getitem__, told):
+    for trial in map(state.trials.__getitem__, state.closed):
         if trial.verdict != "accepted":
             continue  # neither started nor charged
         if trial.comparable and (best is None or state.merit(trial) > state.merit(best)):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "mlflow"))
-from made_journal import header, trial
+from made_journal import header, point, trial
 
+from nasforge.core.events import Asked, Checked, Event, Reported, Started, Told
+from nasforge.core.trial import Artifact, Charge, Measure, Result
 from nasforge.experiment.state import replay
-from nasforge.views import page
+from nasforge.views import page, tables
 from nasforge.views.answers import StoredAnswers, confusion_of
-from nasforge.views.charts import _short, slice_chart
+from nasforge.views.charts import _charged, _short, slice_chart
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import Part
 from nasforge.views.results import kind_text, note_on_seeds, outcome_sentence
@@ -43,6 +45,24 @@ def test_the_most_frequent_confusions_are_listed_next_to_a_matrix(classes: int, 
 def test_a_time_has_its_unit_once() -> None:
     state = replay([header(objectives=["min:time/train_s", "min:cost/flops"]), *trial(0)])
     assert "training time 6.0 s" in outcome_sentence(state, [], "finished")
+
+
+def test_a_charge_grows_in_the_order_in_which_trials_end() -> None:
+    *slow, end = trial(0)
+    state = replay([header(), *slow, *trial(1), end])
+    assert _charged(state, "seconds") == {1: 6.0, 0: 12.0} and state.closed == [1, 0]
+
+
+def test_steps_before_the_first_report_count() -> None:
+    def reported(number: int, *steps: int, weights: Artifact | None = None) -> list[Event]:
+        begun = [Asked(number, Measure(point(number), weights=weights)), Checked(number, {}, "accepted")]
+        reports = [Reported(number, 1, step, {"val/accuracy": 0.5}, "continue") for step in steps]
+        result = Result("finished", {"val/accuracy": 0.5}, (0.5,), steps[-1], Charge(1.0))
+        return [*begun, Started(number, 1), *reports, Told(number, result)]
+
+    file = Artifact("artifacts/0/attempt-1/checkpoint.pt", "0" * 64, 1)
+    events = [*reported(0, 12, 200), *reported(1, 201, 202, weights=file)]
+    assert tables.effort(replay([header(objectives=["max:val/accuracy"]), *events]))["steps"] == 202
 
 
 def test_names_of_many_options_keep_their_end() -> None:

@@ -58,7 +58,7 @@ def test_a_journal_that_is_followed_has_the_same_trajectory(tmp_path: Path) -> N
     reader = Reader(tmp_path / "toy")
     reader.refresh()
     assert reader.state is not None and reader.header is not None
-    assert trajectory_of(reader.state, reader.header, reader.told) == whole == trajectory(read_events(tmp_path / "toy"))
+    assert trajectory_of(reader.state, reader.header) == whole == trajectory(read_events(tmp_path / "toy"))
 
 
 def test_nothing_is_the_best_before_the_first(tmp_path: Path) -> None:
