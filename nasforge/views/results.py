@@ -47,7 +47,8 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
 
     Each row has `name`, `network`, `kind` (`trial`, `reference`, `random`, `ensemble` or `other`), `metric`, `value`
     (the mean), `n` (seeds), `low` and `high` (the 95 % interval of the mean), `params`, `flops` and `won`. There is no
-    interval with one seed, nor where all seeds have the same value.
+    interval with one seed, nor where all seeds have the same value. Of a network that was retrained for several numbers
+    of epochs, the row has the latest.
 
     Args:
         state: of the search.
@@ -56,19 +57,14 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     key = "test/" + state.objectives[0].metric.partition("/")[2]
     if not any(key in metrics for metrics in state.tests.values()):
         key = "test/accuracy"
-    groups: dict[str, list[float]] = {}
-    abouts: dict[str, Mapping[str, Any]] = {}
-    for name, metrics in state.tests.items():
-        if key in metrics:
-            network = re.sub(r"-seed\d+-e\d+$", "", name)
-            groups.setdefault(network, []).append(metrics[key])
-            abouts[network] = abouts.get(network) or description_of(finalists, name)
+    groups = retrained_alike(state.tests, key)
     ranked = [(t, t.architecture) for t in reversed(state.ranking()) if t.architecture]
     by_name = {f"{point.arch_id}-{point.point_id[:6]}": t for t, point in ranked}
     best = state.best
     rows = []
-    for name, values in groups.items():
-        one, over, about = by_name.get(name), spread(values), abouts[name]
+    for name, tests in groups.items():
+        one, over = by_name.get(name), spread(list(tests.values()))
+        about = next(filter(None, (description_of(finalists, test) for test in tests)), {})
         reference, _, of = name.partition("-for-")
         if one is not None:
             kind = "random" if about.get("trained", {}).get("role") == "random" else "trial"
@@ -101,6 +97,23 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     order = {kind: place for place, kind in enumerate(_KINDS)}
     rows.sort(key=lambda row: (not row["won"], order.get(str(row["kind"]), len(order))))
     return rows
+
+
+def retrained_alike(tests: Mapping[str, Mapping[str, float]], key: str) -> dict[str, dict[str, float]]:
+    """Return network -> retraining -> a metric, over the seeds of the length that was tested last.
+
+    Args:
+        tests: of a search: retraining -> its metrics on the test split, in the order of the tests.
+        key: of the metric.
+    """
+    of_network: dict[str, dict[str, dict[str, float]]] = {}
+    for name, metrics in tests.items():
+        if key in metrics:
+            seed = re.fullmatch(r"(.+)-seed\d+-e(\d+)", name)
+            network, length = seed.groups() if seed else (name, "")
+            lengths = of_network.setdefault(network, {})
+            lengths[length] = {**lengths.pop(length, {}), name: metrics[key]}  # the latest one is last
+    return {network: list(lengths.values())[-1] for network, lengths in of_network.items()}
 
 
 def description_of(finalists: Path, name: str) -> Mapping[str, Any]:

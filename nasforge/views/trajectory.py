@@ -12,6 +12,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.events import Event, Header, header_of
 from nasforge.core.trial import Measure, TrainShared, Trial
 from nasforge.experiment.state import State
+from nasforge.views.results import retrained_alike
 
 AXES = ("trials", "worker_seconds", "multiply_adds")
 """What a budget is charged in."""
@@ -194,8 +195,7 @@ def _each(incumbents: Sequence[Trial | None], figure: Final) -> list[float]:
 
 
 def _tested(state: State, point: Architecture) -> float:
-    """Mean over the seeds with which this point was retrained; NaN where it was not."""
+    """Mean over the seeds with which this point was retrained last; NaN where it was not."""
     key = "test/" + state.objectives[0].metric.partition("/")[2]
-    mine = f"{point.arch_id}-{point.point_id[:6]}-seed"
-    values = [metrics[key] for name, metrics in state.tests.items() if name.startswith(mine) and key in metrics]
+    values = retrained_alike(state.tests, key).get(f"{point.arch_id}-{point.point_id[:6]}", {}).values()
     return sum(values) / len(values) if values else math.nan

@@ -26,6 +26,7 @@ from nasforge.views import picture, tables
 from nasforge.views.answers import answers_file, read_answers, surest_mistakes
 from nasforge.views.reader import Reader
 from nasforge.views.results import commands_for, networks_on_test, outcome_sentence
+from nasforge.views.trajectory import trajectory_of
 
 BLOCKS = ("residual", "inverted", "separable")
 
@@ -248,3 +249,15 @@ def test_seeds_with_one_value_have_no_interval(made: Path) -> None:
     assert (row["n"], row["low"], row["high"]) == (3, None, None)
     words = " ".join(words_of(report_of(made)).split())
     assert "The best network reaches 98.3% accuracy on the test split, the same with each of the 3 seeds." in words
+
+
+def test_retrainings_of_another_length_are_no_further_seeds(made: Path) -> None:
+    name = f"{point(7).arch_id}-{point(7).point_id[:6]}"
+    tests = {"seed0-e9": 0.5, "seed1-e9": 0.6, "seed0-e27": 0.8, "seed1-e27": 0.9}
+    write(made, [TestOpened(f"{name}-{seed}", {"test/accuracy": value}) for seed, value in tests.items()])
+    write(made, [TestOpened(f"{name}-seed0-e81", {})])
+    state = load_state(made)
+    (row,) = networks_on_test(state, made / "finalists")
+    assert (row["n"], row["value"]) == (2, pytest.approx(0.85)), "of 27 epochs; that of 81 has no figures yet"
+    course = trajectory_of(state, state.header)
+    assert course.test is not None and course.test[-1] == pytest.approx(0.85)
