@@ -65,7 +65,7 @@ def model_card(
         _table(("metric", "value"), {key: _number(key, value) for key, value in sorted(about.metrics.items())})
         if about.metrics
         else "Nothing was recorded.",
-        _measured(about.metrics, trained),
+        _measured(about.metrics),
         "## Architecture",
         f"Builder `{about.space.builder}`"
         + (f", arguments `{dict(about.space.arguments)}`" if about.space.arguments else "")
@@ -151,7 +151,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _measured(metrics: Mapping[str, float], trained: Mapping[str, Any]) -> str:
+def _measured(metrics: Mapping[str, float]) -> str:
     if any(key.startswith("test/") for key in metrics):
         return (
             "`test/` was measured once, on the sealed test split, after training on train and validation images "
