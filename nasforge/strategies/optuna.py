@@ -245,8 +245,8 @@ class OptunaSampler:
 
 
 def _is_rounded(domain: Domain) -> bool:
-    """Return whether a sampler may suggest a number between two values of a range."""
-    return isinstance(domain, (Int, Float)) and domain.step is not None and domain.is_fine
+    """Return whether what a sampler suggests may differ from the range's own number: between two, or in a last digit."""
+    return isinstance(domain, (Int, Float)) and domain.step is not None and domain.size > 1
 
 
 def _suggesting(trial: Trial, *, listing: bool) -> Choose:
