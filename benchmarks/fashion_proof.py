@@ -1,7 +1,7 @@
 """Fashion-MNIST under a limit of parameters and FLOPs: the network of a search against a ResNet-preact-20.
 
     NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py  # -> benchmarks/results/fashion_proof.json
-    NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --limits small --epochs 60
+    NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --limits small --epochs 60 --seeds 5
 
 `large` is 300k params and 40M FLOPs, `small` 100k and 15M. The search (`predictor`, space `fashion_proof.yaml`) trains
 networks on 20,000 of the training images and validates on 10,000 others: 3 epochs at 14x14 pixels, 3 at 28x28 if the
@@ -28,6 +28,7 @@ import nasforge
 from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
+from nasforge.experiment.state import load_state
 from nasforge.models.costs import count_flops, count_params
 
 HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limits", choices=LIMITS, default="large")
     parser.add_argument("--minutes", type=float, default=90, help="that the workers of the search spend together")
-    parser.add_argument("--epochs", type=int, default=15, help="of the last trainings")
+    parser.add_argument("--epochs", type=int, default=12, help="of the last trainings")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
     options = parser.parse_args()
@@ -91,23 +92,23 @@ def main() -> None:
         runs_dir=options.runs_dir,
         tracking_uri="none",
     )
-    for seeds in range(1, options.seeds + 1):  # so that what a stopped run leaves are pairs
-        finalists = nasforge.retrain(
-            options.runs_dir / name,
-            seeds=seeds,
-            epochs=options.epochs,
-            tta="flip",
-            reference=f"fashion_proof:{options.limits}",
-            runner=runner,
-            trust=True,
-            progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
-        )
+    finalists = nasforge.retrain(
+        options.runs_dir / name,
+        seeds=options.seeds,
+        epochs=options.epochs,
+        tta="flip",
+        reference=f"fashion_proof:{options.limits}",
+        runner=runner,
+        trust=True,
+        progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
+    )
     row = {
         "machine": describe(),
         "trials": state.counts(),
         "worker_s": state.charged.worker_seconds,
         "epochs": options.epochs,
         "finalists": [finalist.to_json() for finalist in finalists],
+        "tests": load_state(options.runs_dir / name).tests,
     }
     before: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"protocol": __doc__, "runs": {}}
     before["runs"][f"{options.limits}, {options.minutes:g} minutes, {options.epochs} epochs"] = row

@@ -556,10 +556,11 @@ def preact_resnet20(in_channels: int, classes: int, width: int = 16) -> nn.Modul
 
 
 def searched_network(file: Path, in_channels: int, classes: int) -> nn.Module:
-    """The network of a file: `{"space": name, "architecture": ...}`, or benchmarks/results/fashion_mnist.json."""
+    """The network of a file: `{"space": name, "architecture": ...}`, or of the last run in fashion_proof.json."""
     content = json.loads(file.read_text())
-    if "winner" in content:
-        content = {"space": "blocks", "architecture": content["winner"]["finalists"][0]["architecture"]}
+    if "runs" in content:
+        finalist = [*content["runs"].values()][-1]["finalists"][0]
+        content = {"space": str(HERE / "fashion_proof.yaml"), "architecture": finalist["architecture"]}
     space = load_space(content["space"])
     return build(space, Architecture.from_json(content["architecture"]), in_channels=in_channels, classes=classes)
 
@@ -710,7 +711,7 @@ def main() -> int:
     parser.add_argument("--miniature", action="store_true", help="rehearse every stage on a CPU")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds of a stage")
     parser.add_argument("--tests", type=Path, nargs="+", default=[HERE.parent / "tests"], help="folders of tests")
-    parser.add_argument("--found", type=Path, default=HERE / "results" / "fashion_mnist.json", help="searched network")
+    parser.add_argument("--found", type=Path, default=HERE / "results" / "fashion_proof.json", help="searched network")
     parser.add_argument("--epochs", type=int, default=200, help="of the Fashion-MNIST trainings")
     parser.add_argument("--seeds", type=int, default=3, help="of the Fashion-MNIST trainings")
     parser.add_argument("--side-by-side", type=int, default=6, help="Fashion-MNIST trainings at the same time")
