@@ -15,7 +15,7 @@ def whole_path(path: str | Path) -> Path:
         ConfigError: there is no home folder of that name, or no file can have this path.
     """
     if "\0" in str(path):
-        raise ConfigError(f"{str(path)!r} has a NUL character (\\0), which no path can have; remove it")
+        raise ConfigError(f"{str(path)!r} has a NUL character (\\0), which no path can have; remove it", kind="invalid")
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:

@@ -245,7 +245,7 @@ class OptunaSampler:
 
 
 def _is_rounded(domain: Domain) -> bool:
-    """Return whether what a sampler suggests may differ from the range's own number: between two, or in a last digit."""
+    """Return whether a sampler may suggest what is no number of a range: between two, or another last digit."""
     return isinstance(domain, (Int, Float)) and domain.step is not None and domain.size > 1
 
 

@@ -79,7 +79,7 @@ def test_constraints(text, metric, bound):
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("typed", "text"),
     [
         ("flops<=40000000", "flops<=40M"),
         ("flops<=40m", "flops<=40M"),
@@ -92,8 +92,8 @@ def test_constraints(text, metric, bound):
         ("latency_ms<=5000", "latency_ms<=5000"),
     ],
 )
-def test_text_of_constraints(given, text):
-    constraint = Constraint.parse(given)
+def test_text_of_constraints(typed, text):
+    constraint = Constraint.parse(typed)
     assert constraint.text == text
     assert text_of_limit(str(constraint)) == text
     assert Constraint.parse(text).bound == pytest.approx(constraint.bound, rel=1e-12)

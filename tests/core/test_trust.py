@@ -186,10 +186,10 @@ def test_a_user_without_a_home_folder_may_run_code_and_is_told_that_it_is_not_re
     for name in (trust.STATE_DIR, "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", _no_home)
-    said = []
-    with from_user(said.append):
+    messages = []
+    with from_user(messages.append):
         admit(TEXT, WHAT, [module])
-    assert len(said) == 1 and "no home folder" in said[0] and trust.STATE_DIR in said[0]
+    assert len(messages) == 1 and "no home folder" in messages[0] and trust.STATE_DIR in messages[0]
     with foreign(loaded), raises(TrustError, "untrusted", "builder", "--trust"):
         admit(TEXT, WHAT, [module])
     assert trust.remembered_folders(TEXT, 0) == []
