@@ -102,7 +102,7 @@ def test_a_dead_server_loses_nothing(place: Path, capfd: Any) -> None:
         ([*CAMPAIGN, "--strategies", "evolution", "--at", "x"], "--at 'x'"),
         ([*CAMPAIGN, "--strategies", "evolution", "--at", "3,7"], "--at 7: "),
         ([*CAMPAIGN, "--strategies", "evolution", "--set", "runner.max_concurrent_trials=2"], "runner 'local' has no"),
-        ([*CAMPAIGN, "--strategies", "evolution", "--seeds", "0"], "--seeds must be a whole number of at least 1"),
+        ([*CAMPAIGN, "--strategies", "evolution", "--seeds", "0"], "--seeds must be a whole number from 1 to 100000"),
         ([*CAMPAIGN, "--strategies", "evolution", "--workers", "0"], "--workers"),
         (["compare", "--strategies", "random"], "no search space"),
     ],
