@@ -173,7 +173,7 @@ class Drawings:
             behind: whether what it shows is not complete, so that it is drawn at every change.
         """
         now = time.monotonic()
-        known, until, figure = self._kept.get(key, ("", 0.0, None))
+        known, until, figure = self._kept.get(key, (None, 0.0, None))
         if known == version or (now < until and not behind):
             return figure
         begun = time.process_time()

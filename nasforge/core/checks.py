@@ -305,9 +305,15 @@ def config(content: Mapping[str, Any]) -> None:
     Raises:
         EventError: a setting is missing or has another form.
     """
-    for name in ("space", "strategy", "evaluator", "pruner"):
+    for name in ("space", "strategy", "evaluator", "pruner", "runner"):
         if not isinstance(_mapping(content.get(name), name).get("name"), str):
             raise EventError(f"{name} needs a name that is a text", kind="missing", key=name)
+        part = "defaults" if name == "space" else "options"
+        _mapping(content[name].get(part, {}), f"{name}.{part}")
+    for name in ("recipe", "start_from"):
+        _mapping(content.get(name) or {}, name)
+    if type(content.get("seed", 0)) is not int:
+        raise EventError(f"seed must be a whole number, got {shown(content['seed'])}", kind="type", key="seed")
     try:
         SearchSpace.from_json(content["space"])
     except Exception as error:
@@ -321,10 +327,11 @@ def config(content: Mapping[str, Any]) -> None:
         raise EventError("objectives is empty, expected at least one", kind="empty", key="objectives")
     for rung in _sequence(content.get("ladder"), "ladder"):
         _mapping(rung, "ladder")
+    if not content["ladder"]:
+        raise EventError("ladder is empty, expected at least one rung", kind="empty", key="ladder")
     _budget(content.get("budget"))
-    for name in ("data", "runner"):
-        if content.get(name) is not None:
-            _mapping(content[name], name)
+    if content.get("data") is not None:
+        _mapping(content["data"], "data")
     if content.get("tracking_uri") is not None:
         text(content["tracking_uri"], "tracking_uri")
 

@@ -22,8 +22,11 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def when_text(at: float | None) -> str:
-    """Return a time in the server's time zone."""
-    return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    """Return a time in the server's time zone; a dash for none, and for one that no calendar has."""
+    try:
+        return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+    except (OSError, OverflowError, ValueError):  # a journal may say what it likes
+        return "–"
 
 
 def metric_text(value: float | None, key: str = "") -> str:

@@ -211,6 +211,7 @@ def test_any_searches_are_compared(made: Path) -> None:
     (made.parent / "single" / JOURNAL).write_text("no journal\n")
     text = page(client(made.parent), "/-/compare?searches=made,single")
     assert "Left out, since it cannot be read: single (" in text and 'class="line ' in text
+    assert "it cannot be read: single (" in page(client(made.parent), "/-/compare?searches=single")
     for address in ("/-/compare", "/-/compare?searches=nothing"):
         page(browser, address, 404)
 

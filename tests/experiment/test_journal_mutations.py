@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expecting import raises
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -153,6 +154,27 @@ def test_lines_left_out_doubled_and_swapped(lines: list[Any], tmp_path: Path, da
     if data is not None:
         order = data.draw(st.lists(st.sampled_from(order), min_size=1, max_size=len(order) + 2))
     _read(_written(tmp_path / "a", [lines[index] for index in order]))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("recipe",), [[1]]),
+        (("seed",), None),
+        (("ladder",), []),
+        (("runner", "name"), 3),
+        (("runner",), None),
+        (("space", "defaults"), 1.5),
+        *((((kind, "options"), None)) for kind in ("strategy", "evaluator", "pruner", "runner")),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_a_page_could_not_show_is_refused(
+    lines: list[Any], tmp_path: Path, place: Place, value: Any
+) -> None:
+    changed = _changed(lines[0], ("config", *place), value)
+    with raises(JournalError, "unreadable", None, f"{JOURNAL}:1"):
+        load_state(_written(tmp_path / "a", [changed, *lines[1:]]))
 
 
 def test_every_value_changed_to_what_is_most_often_wrong(lines: list[Any], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from nasforge.views.charts import _charged, _short, slice_chart
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import Part
 from nasforge.views.results import kind_text, note_on_seeds, outcome_sentence
+from nasforge.views.texts import when_text
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(2, "one of the 2 that the mean above is of"), (1, ""), (None, "")])
@@ -45,6 +47,11 @@ def test_the_most_frequent_confusions_are_listed_next_to_a_matrix(classes: int, 
 def test_a_time_has_its_unit_once() -> None:
     state = replay([header(objectives=["min:time/train_s", "min:cost/flops"]), *trial(0)])
     assert "training time 6.0 s" in outcome_sentence(state, [], "finished")
+
+
+@pytest.mark.parametrize("at", [None, math.inf, math.nan, 1e300])
+def test_a_time_that_no_calendar_has_is_a_dash(at: float | None) -> None:
+    assert when_text(at) == "–"
 
 
 def test_a_charge_grows_in_the_order_in_which_trials_end() -> None:
