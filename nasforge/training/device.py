@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -181,6 +181,50 @@ def _overruns(module: nn.Module) -> bool:
         and module.groups == 1
         and module.in_channels < 8
     )
+
+
+def without_stray_reads(
+    recipe: Recipe, device: torch.device, network: nn.Module, shapes: Iterable[tuple[int, ...]]
+) -> Recipe:
+    """Return the recipe in fp32 where training `network` in bfloat16 would take gradients from memory of other tensors.
+
+    In bfloat16, oneDNN 3.12 (torch 2.14) reads past its input while it computes the weight gradient of a convolution
+    with a stride, on images that are no wider than the stride, on CPUs with AMX. The gradient is then whatever lay
+    there: NaN, 1e30 or a wrong number.
+
+    Args:
+        recipe: settings of the training.
+        device: device of the training.
+        network: takes images N x C x H x W.
+        shapes: C, H, W of the images that it is trained on.
+    """
+    strided = [module for module in network.modules() if isinstance(module, nn.Conv2d) and _may_read_astray(module)]
+    if device.type != "cpu" or not strided or not uses_bf16(recipe, device):
+        return recipe
+    narrow: list[nn.Conv2d] = []
+
+    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(module, nn.Conv2d)  # noqa: S101  (for the type checker)
+        if inputs[0].shape[-1] <= module.stride[1]:
+            narrow.append(module)
+
+    hooks = [module.register_forward_pre_hook(look) for module in strided]
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            for shape in set(shapes):
+                network.eval()(torch.zeros(2, *shape))
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return recipe  # `check_shapes` says what is wrong with them
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return replace(recipe, precision="fp32") if narrow else recipe
+
+
+def _may_read_astray(module: nn.Conv2d) -> bool:
+    return module.stride[1] > 1 and module.kernel_size[1] > 1
 
 
 def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:

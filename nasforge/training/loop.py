@@ -18,7 +18,7 @@ from nasforge.tasks.task import Criterion, Task
 from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
-from nasforge.training.device import keep_freed_memory, memory_format, uses_bf16, without_overrun
+from nasforge.training.device import keep_freed_memory, memory_format, uses_bf16, without_overrun, without_stray_reads
 from nasforge.training.failures import TrainingFailed, check_shapes, typed
 from nasforge.training.graphs import Forward, forward_of
 from nasforge.training.health import Health, where_not_finite
@@ -107,7 +107,9 @@ def train(
         SearchError: `checkpoint.start` is of another network, or of a recipe that differs in more than may change.
     """
     device, meter = torch.device(device), Meter(limits)
-    bf16, layout = uses_bf16(recipe, device), memory_format(without_overrun(recipe, device, network), device)
+    shapes = {split.shape, *(phase.split.shape for phase in earlier)}
+    sound = without_overrun(without_stray_reads(recipe, device, network, shapes), device, network)
+    bf16, layout = uses_bf16(sound, device), memory_format(sound, device)
     check_images(recipe, split)
     if device.type == "cpu":
         keep_freed_memory()

@@ -1,4 +1,5 @@
 import gc
+import math
 import os
 import platform
 import subprocess
@@ -8,6 +9,7 @@ import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from expecting import raises
@@ -17,9 +19,11 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.gpu_share import lend
 from nasforge.core.recipe import Recipe
 from nasforge.core.trial import Result
+from nasforge.data import Split
 from nasforge.evaluators import guarded as guarded_module
 from nasforge.evaluators.guarded import guarded
 from nasforge.training import device as devices
+from nasforge.training.loop import train
 
 CPU = torch.device("cpu")
 
@@ -110,6 +114,32 @@ def test_narrow_strided_1x1_convolutions_are_not_trained_in_channels_last():
     assert devices.without_overrun(Recipe(precision="bf16"), CPU, narrow).channels_last == "auto"
     for other in (nn.Conv2d(8, 16, 1, stride=2), nn.Conv2d(4, 16, 1), nn.Conv2d(4, 16, 3, stride=2), nn.Linear(4, 4)):
         assert devices.without_overrun(fp32, CPU, other) is fp32
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "precision"),
+    [((1, 1), 2, "fp32"), ((8, 1), 2, "fp32"), ((2, 2), (1, 2), "fp32"), ((3, 3), 2, "bf16"), ((1, 1), 1, "bf16")],
+)
+def test_images_no_wider_than_a_stride_are_not_trained_in_bf16(size, stride, precision):
+    """torch's CPU kernel for the weight gradient reads past its input there, on processors with AMX."""
+    bf16, network = Recipe(precision="bf16"), nn.Sequential(nn.Conv2d(4, 16, 3, stride=stride, padding=1))
+    sound = devices.without_stray_reads(bf16, CPU, network, [(4, 16, 16), (4, *size)])
+    assert sound.precision == precision and network.training
+    assert devices.without_stray_reads(bf16, torch.device("cuda"), network, [(4, 1, 1)]) is bf16
+    assert devices.without_stray_reads(Recipe(precision="fp32"), CPU, network, [(4, 1, 1)]) == Recipe(precision="fp32")
+    assert devices.without_stray_reads(bf16, CPU, network, [(3, 8, 8)]) is bf16  # does not go through the network
+
+
+def test_a_network_that_shrinks_images_to_a_pixel_has_finite_weights():
+    pixels, labels = torch.randint(0, 256, (64, 1, 2, 2), dtype=torch.uint8), torch.arange(64) % 2
+    images = Split(pixels, np.arange(64), labels, 2, (0.5,), (0.3,))
+    for seed in range(5):
+        junk = [torch.full((size,), math.nan) for size in (1000, 30_000, 300_000) for _ in range(3)]
+        del junk  # so that memory which is not written is NaN
+        layers = [nn.Conv2d(c, 48, 3, stride=2, padding=1) for c in (1, 48, 48)]
+        network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(48, 2))
+        train(network, images, Recipe(precision="bf16", precise_bn=0), epochs=1, seed=seed)
+        assert all(torch.isfinite(weights).all() for weights in network.parameters())
 
 
 @pytest.mark.parametrize(
