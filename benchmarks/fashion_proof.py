@@ -41,9 +41,9 @@ def build(pick: Pick, *, in_channels: int, classes: int, width: int) -> nn.Modul
     return preact_resnet20(in_channels, classes, width)
 
 
-def resnet(limits: str, shape: tuple[int, int, int]) -> tuple[str, SearchSpace]:
+def resnet(limits: list[str], shape: tuple[int, int, int]) -> tuple[str, SearchSpace]:
     """The widest ResNet-preact-20 within the limits."""
-    bounds = [Constraint.parse(text) for text in LIMITS[limits]]
+    bounds = [Constraint.parse(text) for text in limits]
     width = 1
     while not any(bound.violation(costs_of(width + 1, shape)) for bound in bounds):
         width += 1
@@ -59,31 +59,31 @@ def costs_of(width: int, shape: tuple[int, int, int]) -> dict[str, float]:
 
 def small(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
     """The reference of the smaller class."""
-    return resnet("small", shape)
+    return resnet(LIMITS["small"], shape)
 
 
 def large(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
     """The reference of the larger class."""
-    return resnet("large", shape)
+    return resnet(LIMITS["large"], shape)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limits", choices=LIMITS, default="large")
-    parser.add_argument("--minutes", type=float, default=90, help="that the workers of the search spend together")
-    parser.add_argument("--epochs", type=int, default=12, help="of the last trainings")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
-    options = parser.parse_args()
-    name = f"fashion-proof-{options.limits}"
+def prove(
+    space: str,
+    data: dict[str, Any],
+    limits: list[str],
+    ladder: list[dict[str, int]],
+    reference: str,
+    name: str,
+    options: argparse.Namespace,
+) -> dict[str, Any]:
+    """Search, train the best network and the reference, and return what the table of a result needs."""
     runner = {"name": "ray_tune", "max_concurrent_trials": 2}
     state = nasforge.search(
-        space=str(HERE / "fashion_proof.yaml"),
-        data={"source": str(Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"), "images": 30_000}
-        | {"validation": 1 / 3},
-        constraints=LIMITS[options.limits],
+        space=str(HERE / space),
+        data=data,
+        constraints=limits,
         strategy="predictor",
-        ladder=[{"epochs": 3, "resolution": 14}, {"epochs": 6}, {"epochs": 12}],
+        ladder=ladder,
         pruner="asha",
         budget={"worker_seconds": 60 * options.minutes},
         evaluator={"name": "training", "threads": 1, "validate_at": []},
@@ -97,12 +97,12 @@ def main() -> None:
         seeds=options.seeds,
         epochs=options.epochs,
         tta="flip",
-        reference=f"fashion_proof:{options.limits}",
+        reference=reference,
         runner=runner,
         trust=True,
         progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
     )
-    row = {
+    return {
         "machine": describe(),
         "trials": state.counts(),
         "worker_s": state.charged.worker_seconds,
@@ -110,10 +110,44 @@ def main() -> None:
         "finalists": [finalist.to_json() for finalist in finalists],
         "tests": load_state(options.runs_dir / name).tests,
     }
-    before: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"protocol": __doc__, "runs": {}}
-    before["runs"][f"{options.limits}, {options.minutes:g} minutes, {options.epochs} epochs"] = row
-    write(RESULT, before)
+
+
+def parser_of(description: str, minutes: float, epochs: int, seeds: int) -> argparse.ArgumentParser:
+    """The options that both proofs take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=minutes, help="that the workers of the search spend together")
+    parser.add_argument("--epochs", type=int, default=epochs, help="of the last trainings")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/benchmarks"))
+    return parser
+
+
+def write_row(result: Path, protocol: str, title: str, row: dict[str, Any]) -> None:
+    """Add a row to the file of a proof."""
+    before: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {"protocol": protocol, "runs": {}}
+    before["runs"][title] = row
+    write(result, before)
+
+
+def main(description: str) -> None:
+    parser = parser_of(description, minutes=90, epochs=12, seeds=3)
+    parser.add_argument("--limits", choices=LIMITS, default="large")
+    options = parser.parse_args()
+    row = prove(
+        "fashion_proof.yaml",
+        {
+            "source": str(Path(os.environ["NASFORGE_DATA"]).resolve() / "fashion_mnist.npz"),
+            "images": 30_000,
+            "validation": 1 / 3,
+        },
+        LIMITS[options.limits],
+        [{"epochs": 3, "resolution": 14}, {"epochs": 6}, {"epochs": 12}],
+        f"fashion_proof:{options.limits}",
+        f"fashion-proof-{options.limits}",
+        options,
+    )
+    write_row(RESULT, description, f"{options.limits}, {options.minutes:g} minutes, {options.epochs} epochs", row)
 
 
 if __name__ == "__main__":
-    main()
+    main(str(__doc__))
