@@ -1,20 +1,29 @@
-"""A search of a small space ends when every point was tried."""
+"""A search ends when every point was tried, or when its strategy is done, and is then called finished."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nasforge.api.forecast import forecast
+from nasforge.api.listing import listing
 from nasforge.api.search import search
 from nasforge.core.about import About
 from nasforge.core.architecture import Architecture
+from nasforge.core.errors import StopNow
+from nasforge.core.events import Asked, Ended
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
 from nasforge.core.trial import Charge, Measure, Proposal, Result
+from nasforge.experiment.journal import read_events
+from nasforge.experiment.state import replay
 from nasforge.settings.experiment import resolve
+from nasforge.strategies.random import Random
+from nasforge.views.reader import Reader
 
 STRATEGIES = ("random", "evolution", "local_search", "nsga2", "reinforce", "predictor", "optuna")
 ONE = SearchSpace("one", (Decision("model.width", Choice((8,))), Decision("train.rate", Choice((0.1,)))))
@@ -106,3 +115,48 @@ def test_a_forecast_counts_no_more_trials_than_points(tmp_path: Path) -> None:
     evaluator = {"name": "lookup_table", "path": str(table), "signal": "score", "metric": "val/accuracy"}
     config = resolve({"space": SIX, "evaluator": evaluator, "budget": {"trials": 40}, "runner": "local"})
     assert forecast(config).trials == 6
+
+
+class ThreeTrials(Random):
+    """Has nothing more to propose after three."""
+
+    def ask(self, number: int) -> Proposal | None:
+        return super().ask(number) if number < 3 else None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "cause", "trials"), [("random", "space", 6), (f"{__name__}:ThreeTrials", "strategy", 3)]
+)
+def test_a_search_that_ends_with_budget_left_is_finished(
+    tmp_path: Path, strategy: str, cause: str, trials: int
+) -> None:
+    for _ in range(2):  # the second run finds nothing to do, and writes nothing
+        state, _ = run(tmp_path, SIX, Counting(), strategy=strategy)
+        assert len(state.trials) == trials
+        assert [event for event in read_events(tmp_path / "small") if isinstance(event, Ended)] == [Ended(cause)]
+        assert state.done and not state.spent
+        reader = Reader(tmp_path / "small")
+        reader.refresh()
+        assert reader.standing == "finished"
+        assert [row["state"] for row in listing(tmp_path)] == ["finished"]
+
+
+def test_a_trial_after_the_end_opens_the_search_again(tmp_path: Path) -> None:
+    run(tmp_path, SIX, Counting(), strategy=f"{__name__}:ThreeTrials")
+    *events, end = read_events(tmp_path / "small")
+    assert isinstance(end, Ended)
+    state = replay([*events, end, Asked(3, events[1].proposal)], tmp_path / "small")  # type: ignore[union-attr]
+    assert not state.done and not state.ended
+
+
+def test_a_search_that_was_stopped_has_not_ended(tmp_path: Path) -> None:
+    class Stops(Counting):
+        def __call__(self, proposal: Proposal, report: Report) -> Result:
+            if len(self.points) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(proposal, report)
+
+    with pytest.raises(StopNow):
+        run(tmp_path, SIX, Stops())
+    assert not any(isinstance(event, Ended) for event in read_events(tmp_path / "small"))
+    assert [row["state"] for row in listing(tmp_path)] == ["stopped"]

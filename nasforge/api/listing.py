@@ -76,7 +76,7 @@ def _fit(folder: Path) -> dict[str, Any]:
 
 def _search(folder: Path) -> dict[str, Any]:
     state = load_state(folder)
-    row = {"state": _state([folder / LOCK], _is_finished(state)), "started": _started(folder), **_best([state])}
+    row = {"state": _state([folder / LOCK], state.done), "started": _started(folder), **_best([state])}
     if state.header.config["strategy"]["name"] == _CALIBRATES:
         row["kind"] = "calibration"
     return row
@@ -86,7 +86,7 @@ def _campaign(folder: Path) -> dict[str, Any]:
     folders = experiments_in(folder)
     states = [load_state(search) for search in folders]
     starts = [started for search in folders if (started := _started(search)) is not None]
-    state = _state([search / LOCK for search in folders], all(map(_is_finished, states)))
+    state = _state([search / LOCK for search in folders], all(state.done for state in states))
     return {"state": state, "started": min(starts, default=None), **_best(states)}
 
 
@@ -94,10 +94,6 @@ def _state(locks: Sequence[Path], finished: bool) -> str:
     if any(map(is_locked, locks)):
         return RUNNING
     return FINISHED if finished else STOPPED
-
-
-def _is_finished(state: State) -> bool:
-    return state.spent and not state.open_trials
 
 
 def _started(folder: Path) -> float | None:

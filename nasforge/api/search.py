@@ -131,12 +131,13 @@ def _search(
                         if asked.now is not None:
                             raise asked.now from None
                         raise
+                experiment.end()
                 state = experiment.state
             if experiment.exhausted:
                 count = len(config.space.distinct)
                 points = f"all {count:,} points" if count > 1 else "the only point"
                 say(f"The search has tried {points} of the space '{config.space.name}', so it ends.")
-            if asked.soon and not (state.spent and not state.open_trials):
+            if asked.soon and not state.done:
                 stop = StopNow(f"stopped {progress_of(state)}; {CONTINUES}")
                 raise stop  # MLflow's run of the search says so
     except StopNow as error:

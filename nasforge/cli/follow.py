@@ -101,7 +101,7 @@ def _has_ended(reader: Reader, held: bool, now: float) -> bool:
     if reader.running:
         return False
     state = _state(reader)
-    if held or (state.spent and not state.open_trials):
+    if held or state.done:
         return not reader.refresh()  # the driver's last lines may have come after the last look
     return reader.times.latest is None or now - reader.times.latest > _SILENT_S
 

@@ -17,10 +17,12 @@ from typing import Any, TypeVar, get_args
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError, NasforgeError
 from nasforge.core.events import (
+    ENDS,
     INTERRUPTIONS,
     SCHEMAS,
     Asked,
     Checked,
+    Ended,
     Event,
     Extended,
     Header,
@@ -98,6 +100,9 @@ def event(content: Event) -> Event:
             return Extended(_budget(content.budget))
         case Moved():
             return Moved(_places(content.config))
+        case Ended():
+            _one_of(content.cause, ENDS, "cause")
+            return content
         case TestOpened():
             return TestOpened(text(content.finalist, "finalist"), numbers(content.metrics, "metrics"))
     checked["number"] = whole(content.number, "number")

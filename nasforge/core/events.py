@@ -27,6 +27,9 @@ whole numbers of an array that are never above 1 are black and white.
 REQUEST, KILL, FAULT = INTERRUPTIONS = ("request", "kill", "fault")
 """Causes of `Interrupted`."""
 
+SPACE, STRATEGY = ENDS = ("space", "strategy")
+"""Causes of `Ended`."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -155,6 +158,18 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """The search has nothing more to propose, though its budget allows it.
+
+    Attributes:
+        cause: `space`: every point was proposed. `strategy`: the strategy is done.
+    """
+
+    kind: ClassVar[str] = "ended"
+    cause: str
+
+
+@dataclass(frozen=True)
 class TestOpened:
     """A retrained network was measured on the sealed test split. This happens once.
 
@@ -169,10 +184,12 @@ class TestOpened:
     metrics: Mapping[str, float]
 
 
-Event: TypeAlias = Header | Asked | Checked | Started | Reported | Told | Interrupted | Extended | Moved | TestOpened
+Event: TypeAlias = (
+    Header | Asked | Checked | Started | Reported | Told | Interrupted | Extended | Moved | Ended | TestOpened
+)
 _KINDS: dict[str, type[Any]] = {
     event.kind: event
-    for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, Moved, TestOpened)
+    for event in (Header, Asked, Checked, Started, Reported, Told, Interrupted, Extended, Moved, Ended, TestOpened)
 }
 _FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in _KINDS.values()}
 

@@ -14,8 +14,11 @@ from nasforge.core.errors import EventError, JournalError, NasforgeError, Search
 from nasforge.core.events import (
     FAULT,
     KILL,
+    SPACE,
+    STRATEGY,
     Asked,
     Checked,
+    Ended,
     Event,
     Extended,
     Header,
@@ -312,6 +315,12 @@ class Experiment:
         places = places_of(self.state.header.config, config)
         if any(self.state.header.config[key] != value for key, value in places.items()):
             self._write(Moved(places))
+
+    def end(self) -> None:
+        """Journal that a search with budget left has ended, once a runner has found no job and no trial is open."""
+        state = self.state
+        if self.journal.schema > 1 and not (self._stopping or state.done or state.open_trials):
+            self._write(Ended(SPACE if self._exhausted else STRATEGY))
 
     def ends_driver(self, number: int) -> None:
         """Record that the attempt in progress spoilt this process, so that it must end; unlike a kill this counts."""

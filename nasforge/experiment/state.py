@@ -16,6 +16,7 @@ from nasforge.core.events import (
     KILL,
     Asked,
     Checked,
+    Ended,
     Event,
     Extended,
     Header,
@@ -49,6 +50,7 @@ class State:
         header: the first line, with the place of the data in force.
         trials: number -> trial, in order of number.
         budget: the limits in force.
+        ended: whether the search has nothing more to propose, though its budget may allow it.
         reached_by: the first trial that reaches what the budget's `until` says; None while none does.
         tests: finalist -> its metrics on the sealed test split.
         history: trial -> step -> values to maximise, for pruners.
@@ -86,6 +88,7 @@ class State:
         self.tests: dict[str, Mapping[str, float]] = {}
         self.closed: list[int] = []
         self.history = History()
+        self.ended = False
         self.reached_by: int | None = None
         self.accepted = 0
         self.rejected_in_a_row = 0
@@ -161,6 +164,7 @@ class State:
                 self.trials[number] = made(Trial, {**_NEW, "number": number, "proposal": proposal})
                 self._open.add(number)
                 self._counts["running"] += 1
+                self.ended = False
             case Checked(number, costs, verdict):
                 trial = self.trials[number]
                 if trial.verdict:
@@ -187,6 +191,8 @@ class State:
             case Moved(config):
                 self.header = replace(self.header, config={**self.header.config, **config})
                 self._config = None
+            case Ended():
+                self.ended = True
             case TestOpened(finalist, metrics):
                 self.tests[finalist] = metrics
 
@@ -207,7 +213,7 @@ class State:
             problem = self._asked_problem(event)
         elif isinstance(event, Moved):
             return self._moved_problem(event)
-        elif isinstance(event, (Header, Extended, TestOpened)):
+        elif isinstance(event, (Header, Extended, Ended, TestOpened)):
             return ""
         else:
             problem = self._trial_problem(event)
@@ -342,6 +348,11 @@ class State:
         """True if the budget allows no further proposal: a limit or the goal is reached."""
         used = self.used
         return self.reached_by is not None or any(used[name] >= limit for name, limit in self.budget.limits.items())
+
+    @property
+    def done(self) -> bool:
+        """True if no trial is left to run: the budget is spent, or there is nothing more to propose."""
+        return (self.spent or self.ended) and not self._open
 
     def _reaches(self, trial: Trial) -> bool:
         """Return whether a finished trial of the last rung, with its own weights, reaches the values of `until`."""

@@ -122,7 +122,7 @@ def calibration(state: State, *, trials: int = 100, eta: float = 3) -> Calibrati
     groups, left_out = _groups(state, ladder)
     if len(groups) < 3:
         advice = "run the same command to continue"
-        if state.spent:  # which would find nothing to do
+        if state.done:  # which would find nothing to do
             advice = "correct the cause or ask for more --networks, under another --name"
         raise SearchError(
             f"only {len(groups)} network(s) were trained to the end by every seed, a rank correlation needs three; "

@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import IO
 
 from nasforge.core.errors import JournalError
-from nasforge.core.events import KILL, Event, Extended, Header, Interrupted, Moved, Reported, Started, TestOpened, Told
+from nasforge.core.events import (
+    KILL,
+    Ended,
+    Event,
+    Extended,
+    Header,
+    Interrupted,
+    Moved,
+    Reported,
+    Started,
+    TestOpened,
+    Told,
+)
 from nasforge.experiment.journal import JOURNAL, LOCK, is_locked, parse, without_collection
 from nasforge.experiment.state import State
 from nasforge.views.tables import budget_used
@@ -22,7 +34,7 @@ _LINES = 64
 """Lines between two looks at the clock."""
 _MANY = 5_000
 """Number of new lines above which their objects are frozen: each garbage collection would look through them."""
-_RESUMING = (Extended, Moved, TestOpened)
+_RESUMING = (Extended, Moved, Ended, TestOpened)
 
 
 @dataclass
@@ -111,11 +123,11 @@ class Reader:
 
     @property
     def standing(self) -> str:
-        """`running`; else `finished`, where the budget is used up or the result was tested; else `stopped`."""
+        """`running`; else `finished`, where nothing is left to run or the result was tested; else `stopped`."""
         if self.running:
             return "running"
         state = self.state
-        done = state is not None and ((state.spent and not state.open_trials) or bool(state.tests))
+        done = state is not None and (state.done or bool(state.tests))
         return "finished" if done else "stopped"
 
     @property

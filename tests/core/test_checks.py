@@ -14,7 +14,17 @@ from expecting import raises
 from nasforge.core import checks
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import EventError
-from nasforge.core.events import Asked, Checked, Extended, Header, Reported, Started, event_from_json, event_to_json
+from nasforge.core.events import (
+    Asked,
+    Checked,
+    Ended,
+    Extended,
+    Header,
+    Reported,
+    Started,
+    event_from_json,
+    event_to_json,
+)
 from nasforge.core.image_counts import ImageCounts
 from nasforge.core.trial import Artifact, Charge, Failure, Forecast, Measure, Origin, Result, Score
 
@@ -252,6 +262,7 @@ def test_forecasts_and_policies_become_plain_numbers() -> None:
         Reported(0, 1, 1, {}, "go on"),
         Extended({"trials": -3}),
         Extended({"lunches": 3}),
+        Ended("boredom"),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import JournalError
-from nasforge.core.events import Extended, Header, Interrupted, Moved, TestOpened
+from nasforge.core.events import Ended, Extended, Header, Interrupted, Moved, TestOpened
 from nasforge.core.trial import Artifact, Charge, Forecast, Measure, Origin, Proposal, Result, Score, TrainShared
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import JOURNAL, read_events
@@ -89,6 +89,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
             Interrupted(1, 1, "kill"),
             Extended({"trials": 9.0}),
             Moved({"data": {"source": "digits"}, "evaluator": {"name": "training", "options": {}}}),
+            Ended("strategy"),
             TestOpened("best", {}),
             TestOpened("best", {"test/accuracy": 0.5}),
         ):

@@ -214,7 +214,7 @@ def run_search(config: ExperimentConfig) -> SearchOutcome:
 
 
 def _finished(config: ExperimentConfig) -> list[Event] | None:
-    """Return the journal of this very search if its budget is spent, else None."""
+    """Return the journal of this very search if it is done, else None."""
     if not has_begun(config.folder):
         return None
     events = read_events(config.folder)
@@ -225,8 +225,7 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
     if old.data_hash != data_hash or differing({**old.config, **moved}, content, VOLATILE):
         return None  # refused when it is opened, with the keys
     state = replay(events, config.folder)
-    spent = state.spent and state.budget == config.budget and not state.open_trials
-    return events if spent else None
+    return events if state.done and state.budget == config.budget else None
 
 
 def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
