@@ -13,7 +13,7 @@ from nasforge.core.goals import Budget
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Tracker
 from nasforge.experiment.experiment import Experiment
-from nasforge.settings.experiment import ExperimentConfig, Named, resolve
+from nasforge.settings.experiment import ExperimentConfig, Named, name_after, resolve
 from nasforge.views.calibration import Calibration, calibration
 
 _STRATEGY = "nasforge.strategies.repeated:Repeated"
@@ -87,10 +87,9 @@ def configured(
         )
     scores = Rung(proxies=tuple(proxies)) if proxies else next((r for r in config.ladder if r.proxies), None)
     options = {"networks": networks, "seeds": seeds, "scored": scores is not None}
-    place = f"-{config.data.source.rpartition('/')[2].partition('.')[0].replace(':', '-')}" if config.data else ""
     return replace(
         config,
-        name=config.name if named else f"calibrate-{config.space.name}{place}-s{config.seed}",
+        name=config.name if named else f"calibrate-{name_after(config.space, config.data, f's{config.seed}')}",
         strategy=Named(_STRATEGY, options),
         pruner=Named("none"),
         ladder=(*((scores,) if scores else ()), *ladder),

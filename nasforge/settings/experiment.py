@@ -283,6 +283,12 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
     return settings, document
 
 
+def name_after(space: SearchSpace, data: DataConfig | None, *parts: str) -> str:
+    """Return a name for an experiment with this space, these data and `parts`, of characters that names may have."""
+    place = [Path(data.source).stem or "data"] if data else []
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join([space.name, *place, *parts]))
+
+
 def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
     """Make the complete configuration from settings as users write them, with defaults filled in.
 
@@ -358,8 +364,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     uri = attempt("tracking_uri", _tracking_uri, present.get("tracking_uri"))
     default_name = None
     if space is not None and strategy is not None and seed is not None:
-        parts = [space.name, *([Path(data.source).stem or "data"] if data else []), searched_by, f"s{seed}"]
-        default_name = re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(parts))
+        default_name = name_after(space, data, searched_by, f"s{seed}")
     name = attempt("name", check_name, present.get("name", default_name or "search"))
     if space is not None and recipe:
         decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too

@@ -79,7 +79,7 @@ class PBT:
         resample: float = 0.25,
     ) -> None:
         check_whole(population, "strategy 'pbt': population", 2)
-        check_number(share, "strategy 'pbt': share", over=0, most=0.5)
+        check_number(share, "strategy 'pbt': share", least=0.001, most=0.5)
         check_number(resample, "strategy 'pbt': resample", least=0, most=1)
         if math.floor(share * population) < 1:
             raise ConfigError(

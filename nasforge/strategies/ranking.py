@@ -87,7 +87,10 @@ def crowding(values: Sequence[Sequence[float]]) -> list[float]:
 
 
 def ranked(merits: Sequence[Merit]) -> list[int]:
-    """Return indices best first: by front, then the least crowded, then the earlier ones."""
+    """Return indices best first: by front, then the least crowded, then the earlier ones.
+
+    The first and the last of equal values count as the ends of their front, so they come before those between them.
+    """
     order: list[int] = []
     for front in fronts(merits):
         if len(front) == 1:
