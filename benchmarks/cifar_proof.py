@@ -30,7 +30,7 @@ def cifar10(folder: Path, path: Path) -> Path:
     """Write CIFAR-10 as one file, of the two halves that the data's folder has, and return its path."""
     if not path.exists():
         halves = [dict(np.load(folder / name)) for name in ("cifar10_half.npz", "cifar10_other_half.npz")]
-        whole = {}
+        whole: dict[str, np.ndarray] = {}
         for split in ("train", "test"):
             images, labels = (np.concatenate([half[f"{kind}_{split}"] for half in halves]) for kind in "xy")
             order = np.random.default_rng(0).permutation(len(labels))

@@ -12,7 +12,7 @@ import typer
 from nasforge.api.stopping import terminable
 from nasforge.cli import completion, options
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
-from nasforge.cli.settings import folder_of, moved_data, runner_of
+from nasforge.cli.settings import folder_of, moved_data, runner_and_recipe
 from nasforge.cli.watch import RetrainProgress
 from nasforge.experiment.journal import read_header, search_name
 from nasforge.views.rounding import fixed
@@ -82,8 +82,8 @@ def retrain(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Set any option: runner.resources.measure.gpu=0.5.",
-            rich_help_panel=_PLACE,
+            help="Replace a setting of the search's recipe: recipe.cutout_pixels=8; or set an option of the runner: "
+            "runner.resources.measure.gpu=0.5.",
         ),
     ] = None,
     runs_dir: options.RunsDir = Path("runs"),
@@ -105,6 +105,7 @@ def retrain(
     nasforge retrain first --top 3 --seeds 5 --runner ray_tune --max-concurrent 4
     nasforge retrain first --runner ray_tune --workers-per-network 2
     nasforge retrain first --reference resnet,vgg,mobilenet_v2
+    nasforge retrain first --epochs 100 --set recipe.cutout_pixels=8 --set recipe.crop_pixels=4
     """
     folder = folder_of(name, runs_dir)
     from nasforge.api.retrain import retrain as run  # imports torch
@@ -112,7 +113,7 @@ def retrain(
     from nasforge.api.track import track_results
 
     places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
-    parts = runner_of(runner, places, assign or [])
+    parts, recipe = runner_and_recipe(runner, places, assign or [])
     progress = RetrainProgress(log())
     uri = read_header(folder).config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
     with terminable(), progress.shown(), tracking(folder, uri, (), say, of_search=False) as trackers:
@@ -122,6 +123,7 @@ def retrain(
             random=random,
             seeds=seeds,
             epochs=epochs,
+            recipe=recipe,
             tta=tta,
             device=device,
             data=moved_data(data, data_dir),
@@ -153,7 +155,9 @@ def _print(finalists: Finalists) -> None:
         rows.append(_ensemble_row(finalists.ensemble, figures, more))
     columns = (*_COLUMNS, *figures, "seeds", *more)
     epochs = f"{finalists[0].epochs} epoch{'s' * (finalists[0].epochs > 1)}"
-    title = f"On the sealed test split, {epochs} on train + validation; ± is a 95 % confidence interval"
+    changed = ", ".join(f"{key} {value}" for key, value in finalists[0].recipe.items())
+    trained = f"{epochs} on train + validation{' with ' * bool(changed)}{changed}"
+    title = f"On the sealed test split, {trained}; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
     for key in more:
         line(_VIEWS[key])

@@ -124,19 +124,28 @@ def until_of(texts: Sequence[str] | None) -> dict[str, Any] | str | None:
     return goals
 
 
-def runner_of(name: str, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Return a runner with its options, from a command's and texts such as `runner.resources.measure.gpu=0.5`."""
-    merged: dict[str, Any] = {"runner": name}
+def runner_and_recipe(
+    name: str, options: Mapping[str, Any], assignments: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a runner with its options and settings of a recipe, from a command's options and its --set texts.
+
+    Args:
+        name: of the runner.
+        options: of the runner; None where not given.
+        assignments: texts such as `runner.resources.measure.gpu=0.5` and `recipe.cutout_pixels=8`.
+    """
+    merged: dict[str, Any] = {"runner": name, "recipe": {}}
     for text in assignments:
-        if not text.startswith("runner."):
+        if not text.startswith(("runner.", "recipe.")):
             raise ConfigError(
-                f"--set '{text}': only the runner has options here, as in runner.resources.measure.gpu=1",
+                f"--set '{text}': only the runner and the recipe have options here, as in "
+                "runner.resources.measure.gpu=1 or recipe.cutout_pixels=8",
                 kind="unknown",
-                key="runner",
+                key="set",
             )
         _assign(merged, text)
     _over(merged, "runner", options)
-    return Named.parse(merged["runner"], "runner").to_json()
+    return Named.parse(merged["runner"], "runner").to_json(), merged["recipe"]
 
 
 def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any], defaults: Mapping[str, str] = DEFAULTS) -> None:

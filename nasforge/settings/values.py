@@ -415,11 +415,20 @@ def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]
             kind="type",
             key="recipe",
         )
-    fixed = {key: value for key, value in content.items() if key != "open"}
+    fixed = fixed_settings({key: value for key, value in content.items() if key != "open"})
     opened = content.get("open")
     if opened is not None and not isinstance(opened, SearchSpace):
         opened = load_recipe(text_of(opened, "a YAML file or the name of a shipped recipe"))
-    for key, value in fixed.items():
+    return opened, fixed
+
+
+def fixed_settings(content: Any) -> dict[str, Value]:
+    """Return settings of a recipe by name; whether each exists and is in range shows when the recipe is made."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"recipe must be a mapping such as {{mixup: 0.2}}, got {content!r}", kind="type", key="recipe"
+        )
+    for key, value in content.items():
         if str(key).startswith((MODEL, TRAIN)):
             raise ConfigError(
                 f"recipe: got '{key}', expected a name without prefix; write '{str(key).partition('.')[2]}'",
@@ -432,7 +441,7 @@ def recipe_settings(content: Any) -> tuple[SearchSpace | None, dict[str, Value]]
                 kind="type",
                 key=f"recipe.{key}",
             )
-    return opened, fixed
+    return dict(content)
 
 
 def text_of(content: Any, what: str) -> str:

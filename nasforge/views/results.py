@@ -48,7 +48,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     Each row has `name`, `network`, `kind` (`trial`, `reference`, `random`, `ensemble` or `other`), `metric`, `value`
     (the mean), `n` (seeds), `low` and `high` (the 95 % interval of the mean), `params`, `flops` and `won`. There is no
     interval with one seed, nor where all seeds have the same value. Of a network that was retrained for several numbers
-    of epochs, the row has the latest.
+    of epochs or by several recipes, the row has the latest.
 
     Args:
         state: of the search.
@@ -100,7 +100,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
 
 
 def retrained_alike(tests: Mapping[str, Mapping[str, float]], key: str) -> dict[str, dict[str, float]]:
-    """Return network -> retraining -> a metric, over the seeds of the length that was tested last.
+    """Return network -> retraining -> a metric, over the seeds of the epochs and the recipe that were tested last.
 
     Args:
         tests: of a search: retraining -> its metrics on the test split, in the order of the tests.
@@ -109,11 +109,11 @@ def retrained_alike(tests: Mapping[str, Mapping[str, float]], key: str) -> dict[
     of_network: dict[str, dict[str, dict[str, float]]] = {}
     for name, metrics in tests.items():
         if key in metrics:
-            seed = re.fullmatch(r"(.+)-seed\d+-e(\d+)", name)
-            network, length = seed.groups() if seed else (name, "")
-            lengths = of_network.setdefault(network, {})
-            lengths[length] = {**lengths.pop(length, {}), name: metrics[key]}  # the latest one is last
-    return {network: list(lengths.values())[-1] for network, lengths in of_network.items()}
+            seed = re.fullmatch(r"(.+)-seed\d+-(e\d+(?:-r[0-9a-f]{6})?)", name)
+            network, training = seed.groups() if seed else (name, "")
+            trainings = of_network.setdefault(network, {})
+            trainings[training] = {**trainings.pop(training, {}), name: metrics[key]}  # the latest one is last
+    return {network: list(trainings.values())[-1] for network, trainings in of_network.items()}
 
 
 def description_of(finalists: Path, name: str) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from nasforge.api.retrain.networks import (
 )
 from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained
 from nasforge.api.retrain.work import Work
+from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
 from nasforge.core.protocols import Reference, Tracker
 from nasforge.core.ranges import check_whole
@@ -30,6 +31,7 @@ from nasforge.exporters.best import write_best
 from nasforge.exporters.network_folder import description_of, load, save_network
 from nasforge.models.textbook import reference_named
 from nasforge.settings.experiment import Named
+from nasforge.settings.values import fixed_settings
 from nasforge.training.data_parallel import check_batch
 from nasforge.training.device import device_of
 from nasforge.views.statistics import Spread
@@ -46,6 +48,7 @@ def retrain(
     random: int = 0,
     seeds: int = 2,
     epochs: int | None = None,
+    recipe: Mapping[str, Value] | None = None,
     tta: str = "none",
     device: str = "auto",
     data: str | Path | Mapping[str, str] | None = None,
@@ -68,6 +71,8 @@ def retrain(
             them. Always the same ones of the same search.
         seeds: trainings of each.
         epochs: of each training; three times the search's longest where left out.
+        recipe: settings that replace those of the search, such as `{"cutout_pixels": 8}`: long trainings often need
+            more augmentation than short ones. They hold for the references too, and replace what the search decided.
         tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening, at twice the
             forward passes. `crops`: over ten views, the image and its shifts to the four corners, each mirrored too, at
             ten times the forward passes. `flip,crops`: both. `none`: neither.
@@ -90,6 +95,7 @@ def retrain(
     Raises:
         TrustError: the journal names code that you have not agreed to run.
         SearchError: nothing to retrain, or no training of the best succeeded.
+        RecipeError: unknown settings in `recipe`, bad values, or settings that exclude each other.
         JournalError: the experiment is running, or its data have changed.
         DataError: the data cannot be loaded.
     """
@@ -100,10 +106,22 @@ def retrain(
     views = kinds_of(tta)
     named = Named.parse(runner, "runner")
     on_workers = named.name == "ray_tune"
-    trainer, compared = _trainer(named, device), _references(reference)
+    trainer, compared, changes = _trainer(named, device), _references(reference), fixed_settings(recipe or {})
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
         return _retrain(
-            experiment, top, random, seeds, epochs, views, device, on_workers, data, trainer, compared, progress
+            experiment,
+            top,
+            random,
+            seeds,
+            epochs,
+            changes,
+            views,
+            device,
+            on_workers,
+            data,
+            trainer,
+            compared,
+            progress,
         )
 
 
@@ -113,6 +131,7 @@ def _retrain(
     random: int,
     seeds: int,
     epochs: int | None,
+    changes: Mapping[str, Value],
     tta: tuple[str, ...],
     device: str,
     on_workers: bool,
@@ -144,7 +163,8 @@ def _retrain(
         experiment.note_place_of_data(config.to_json())
     whole = replace(config.data, images=None)
     length = epochs or 3 * config.epochs
-    work = Work(experiment, config, whole, load_data(whole), length, seeds, tta, device, place, trainer, compared)
+    images = load_data(whole)
+    work = Work(experiment, config, whole, images, length, seeds, changes, tta, device, place, trainer, compared)
     finalists = work.finalists(ranked[:top], drawn, ranked, progress)
     _keep_best(folder, finalists[0])
     return finalists

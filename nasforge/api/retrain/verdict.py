@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, overload
 
-from nasforge.core.architecture import Architecture
+from nasforge.core.architecture import Architecture, Value
 from nasforge.core.goals import Objective
 from nasforge.views.statistics import LEVEL, Spread, spread
 
@@ -52,6 +52,7 @@ class Finalist:
         reference: the first reference's, a ResNet unless another was asked for; None for a network that was drawn at
             random.
         more_references: the other references', by the names under which they were asked for.
+        recipe: the settings that replaced the search's.
     """
 
     rank: int
@@ -63,6 +64,7 @@ class Finalist:
     retrained: Retrained
     reference: Retrained | None = None
     more_references: Mapping[str, Retrained] = field(default_factory=dict)
+    recipe: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Retrained, ...]:
@@ -78,6 +80,7 @@ class Finalist:
             "arch_id": self.architecture.arch_id,
             "architecture": self.architecture.to_json(),
             "epochs": self.epochs,
+            "recipe": dict(self.recipe),
             "found": dict(self.search_metrics),
             "retrained": asdict(self.retrained),
             "reference": asdict(self.reference) if self.reference else None,

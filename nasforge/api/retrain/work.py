@@ -13,7 +13,7 @@ from torch import nn
 
 from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure
 from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of
-from nasforge.core.architecture import Architecture, digest
+from nasforge.core.architecture import Architecture, Value, digest
 from nasforge.core.errors import ConfigError
 from nasforge.core.protocols import Reference
 from nasforge.core.recipe import Recipe, recipe_of, steps_of
@@ -42,12 +42,37 @@ _VIEWS = {"flip": "flips", "crops": "crops"}
 
 
 @dataclass(frozen=True)
+class _Training:
+    """The recipe of a network and its references, and which of its settings the search did not have."""
+
+    recipe: Recipe
+    changed: Mapping[str, Value]
+
+    @staticmethod
+    def of(searched: Recipe, changes: Mapping[str, Value]) -> _Training:
+        """Replace settings of the search's recipe.
+
+        Raises:
+            RecipeError: unknown settings, bad values, or settings that exclude each other.
+        """
+        recipe = Recipe.of({**asdict(searched), **changes})
+        changed = {key: new for key in sorted(changes) if (new := getattr(recipe, key)) != getattr(searched, key)}
+        return _Training(recipe, changed)
+
+    @property
+    def ending(self) -> str:
+        """The end of a network's name, so that no training is taken for one by another recipe."""
+        return f"-r{digest(self.changed)[:6]}" if self.changed else ""
+
+
+@dataclass(frozen=True)
 class _Network:
     """One architecture with all its seeds, and sentences about it."""
 
     label: str
     costs: Mapping[str, float]
     retrainings: tuple[Retraining, ...]
+    changed: Mapping[str, Value]
     notes: tuple[str, ...] = ()
 
 
@@ -61,6 +86,7 @@ class Work:
     data: ImageData
     epochs: int
     seeds: int
+    changes: Mapping[str, Value]
     tta: tuple[str, ...]
     device: str
     place: torch.device
@@ -111,13 +137,14 @@ class Work:
         """One trial's network and its references, by the names under which the user asked for them."""
         architecture = trial.architecture
         assert architecture is not None  # noqa: S101  (only measures are ranked)
-        recipe = recipe_of(self.config.space, architecture, self.config.recipe)
+        searched = recipe_of(self.config.space, architecture, self.config.recipe)
+        training = _Training.of(searched, self.changes)
         name = f"{architecture.arch_id}-{architecture.point_id[:6]}"
         role = "found" if with_references else "random"
-        network = self._network(architecture.arch_id, name, self.config.space, architecture, recipe, role)
+        network = self._network(architecture.arch_id, name, self.config.space, architecture, training, role)
         references: dict[str, _Network] = {}
         for asked, reference in self.references.items() if with_references else ():
-            references[asked] = self._reference(asked, reference, network, name, recipe)
+            references[asked] = self._reference(asked, reference, network, name, training)
             labels = [one.label for one in references.values()]
             if len(set(labels)) < len(labels):
                 raise ConfigError(
@@ -127,13 +154,15 @@ class Work:
                 )
         return network, references
 
-    def _reference(self, asked: str, reference: Reference, network: _Network, name: str, recipe: Recipe) -> _Network:
+    def _reference(
+        self, asked: str, reference: Reference, network: _Network, name: str, training: _Training
+    ) -> _Network:
         """Return a reference that is scaled to a network, whose folders are named `name`."""
         flops, classes = network.costs["cost/flops"], len(self.data.class_names)
         label, space = reference(flops, shape=self.data.shape, classes=classes)
         folder = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         # it was never trained before, so nothing of it may stay as it begins
-        learning = replace(recipe, frozen_stages=0)
+        learning = replace(training, recipe=replace(training.recipe, frozen_stages=0))
         scaled = self._network(label, folder, space, Architecture({}), learning, "reference", asked)
         if not isinstance(reference, Textbook):
             return scaled
@@ -155,7 +184,7 @@ class Work:
         name: str,
         space: SearchSpace,
         architecture: Architecture,
-        recipe: Recipe,
+        training: _Training,
         role: str,
         reference: str = "",
     ) -> _Network:
@@ -164,15 +193,15 @@ class Work:
         def network() -> nn.Module:
             return fresh(space, architecture, 0, in_channels=channels, classes=classes)
 
-        costs = costs_of(network, self.data.shape, recipe.batch_size)
+        costs = costs_of(network, self.data.shape, training.recipe.batch_size)
         of_seeds = []
         for seed in range(self.seeds):
-            whole_name = f"{name}-seed{seed}-e{self.epochs}"
+            whole_name = f"{name}-seed{seed}-e{self.epochs}{training.ending}"
             folder = self.experiment.folder / "finalists" / whole_name
             where = (self.data_config, costs, self.device, self.data.fingerprint)
-            what = (whole_name, folder, space, architecture, recipe, seed, self.epochs)
+            what = (whole_name, folder, space, architecture, training.recipe, seed, self.epochs)
             of_seeds.append(Retraining(*what, *where, role, self.config.task, reference))
-        return _Network(label, costs, tuple(of_seeds))
+        return _Network(label, costs, tuple(of_seeds), training.changed)
 
     # --- trained and measured, each once ----------------------------------------------------------------------------
 
@@ -218,6 +247,7 @@ class Work:
             self._retrained(network),
             next(iter(compared.values()), None),
             dict(list(compared.items())[1:]),
+            network.changed,
         )
 
     def _retrained(self, network: _Network) -> Retrained:
