@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from nasforge.core.architecture import digest
@@ -154,15 +155,64 @@ def entries_of(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) and _is_text(row.get("name")) for row in value)
+
+
+def _is_inside(value: Any) -> bool:
+    """Return whether a place stays in the fit's folder."""
+    return isinstance(value, str) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts
+
+
+_EVERY = {"kind": _is_text, "at": _is_number, "used": _is_number}
+_FIELDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
+    "begun": {"inputs": _is_mapping},
+    "inspected": {"inspection": _is_mapping},
+    "decision": {"name": _is_text, "value": lambda value: True},
+    "yardsticks": {"rows": _are_rows},
+    "probed": {"backbone": _is_text, "said": _is_text},
+    "searched": {"until": _is_number},
+    "chosen": {"until": _is_number, "winner": _is_text},
+    "last_training": {"network": _is_text, "until": _is_number, "deadline": _is_number},
+    "trained": {"folder": _is_inside, "network": _is_text, "epochs": _is_whole},
+    "tuning": {"network": _is_text, "epochs": _is_whole},
+    "opened": {"what": _is_text},
+    "tested": {"what": _is_text, "figures": _is_mapping},
+    "curve": {"time": _is_number},
+    "finished": {"content": _is_mapping},
+}
+"""Kind of a line -> its fields that are read without a further look, and what they must be."""
+
+
 def _entry(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         content = loads(line.decode())
-        if not isinstance(content, dict) or not isinstance(content["kind"], str):
-            raise ValueError("no object with a kind")
-        float(content["at"]), float(content["used"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+        for fields in (_EVERY, _FIELDS.get(str(content.get("kind")), {})):
+            for name, fits in fields.items():
+                if not fits(content[name]):
+                    raise ValueError(f"{name} is {content[name]!r}")
+    except (ValueError, KeyError, OverflowError, RecursionError) as error:
+        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise JournalError(
-            f"{path}:{number}: this line is corrupt ({cut(str(error))}). Restore the file from a backup, or cut it off "
+            f"{path}:{number}: this line is corrupt ({cut(problem)}). Restore the file from a backup, or cut it off "
             "before this line to continue from there",
             kind="unreadable",
         ) from None

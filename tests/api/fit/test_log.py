@@ -1,4 +1,3 @@
-import json
 import time
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def test_an_unfinished_line_is_cut_off(tmp_path):
     assert len(entries_of(tmp_path)) == 2
     with opened(tmp_path) as log:
         assert path.read_bytes() == whole
-        log.write("chosen", winner="a")
+        log.write("chosen", until=9.0, winner="a")
     assert [entry["kind"] for entry in entries_of(tmp_path)] == ["begun", "phase", "chosen"]
 
 
@@ -92,7 +91,24 @@ def test_two_processes_do_not_work_on_one_fit(tmp_path):
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("line", ["[]", "{}", "nonsense", json.dumps({"kind": "a", "at": "x", "used": 0})])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "{}",
+        "nonsense",
+        '{"kind": "a", "at": "x", "used": 0}',
+        '{"kind": ["a"], "at": 1, "used": 0}',
+        f'{{"kind": "a", "at": 1{"0" * 400}, "used": 0}}',
+        '{"kind": "trained", "folder": "/etc", "network": "n", "epochs": 3, "at": 1, "used": 0}',
+        '{"kind": "trained", "folder": "finalists/../../n", "network": "n", "epochs": 3, "at": 1, "used": 0}',
+        '{"kind": "trained", "network": "n", "epochs": 3, "at": 1, "used": 0}',
+        '{"kind": "last_training", "network": "n", "until": 1, "deadline": "soon", "at": 1, "used": 0}',
+        '{"kind": "yardsticks", "rows": [3], "at": 1, "used": 0}',
+        '{"kind": "decision", "name": "metric", "reason": "r", "at": 1, "used": 0}',
+        '{"kind": "inspected", "inspection": 3, "at": 1, "used": 0}',
+    ],
+)
 def test_a_corrupt_line_is_named(tmp_path, line):
     with opened(tmp_path) as log:
         log.write("phase", name="images", seconds=1)
