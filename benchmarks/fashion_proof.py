@@ -82,7 +82,7 @@ def prove(
     name: str,
     options: argparse.Namespace,
     *,
-    found: dict[str, Any] | None = None,
+    network: dict[str, Any] | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Search, train the best network and the reference, and return what the table of a result needs.
@@ -95,7 +95,7 @@ def prove(
         reference: what the best network is compared with.
         name: of the search.
         options: of the command.
-        found: decisions of the network to train; the search is one epoch of it then.
+        network: decisions of the network to train; the search is one epoch of it then.
         recipe: settings that replace those of the search in the last trainings.
     """
     runner = {"name": "ray_tune", "max_concurrent_trials": 2}
@@ -105,11 +105,11 @@ def prove(
         "pruner": "asha",
         "budget": {"worker_seconds": 60 * options.minutes},
     }
-    if found is not None:
+    if network is not None:
         options.runs_dir.mkdir(parents=True, exist_ok=True)
         points = options.runs_dir / f"{name}.json"
-        points.write_text(json.dumps([found]))
-        how = {"strategy": "random", "epochs": 1, "start_from": str(points), "budget": {"max_trials": 1}}
+        points.write_text(json.dumps([network]))
+        how = {"strategy": "random", "epochs": 1, "start_from": str(points), "budget": {"trials": 1}}
     state = nasforge.search(
         **how,
         space=str(HERE / space),
@@ -172,9 +172,9 @@ def main(description: str) -> None:
     parser.add_argument("--finalist", action="store_true", help="train the last networks by the finalist's recipe")
     parser.add_argument("--again", action="store_true", help="take the network of the result's last search")
     options = parser.parse_args()
-    title, found = f"{options.limits}, {options.minutes:g} minutes", None
+    title, network = f"{options.limits}, {options.minutes:g} minutes", None
     if options.again:
-        title, found = last_search(options.limits)
+        title, network = last_search(options.limits)
     row = prove(
         "fashion_proof.yaml",
         {
@@ -187,7 +187,7 @@ def main(description: str) -> None:
         f"fashion_proof:{options.limits}",
         f"fashion-proof-{options.limits}{'-again' * options.again}",
         options,
-        found=found,
+        network=network,
         recipe=FINALIST if options.finalist else None,
     )
     recipe = ", finalist's recipe" * options.finalist

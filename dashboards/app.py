@@ -166,12 +166,13 @@ def create_app(
         if entry.kind == "fit":  # a fit has written its own at its end
             if entry.folder / REPORT not in {entry.folder / file.path for file in pages.files.files_of(entry)}:
                 raise HTTPException(404, f"{name} has no report yet.")
-            text = (entry.folder / REPORT).read_text(encoding="utf-8")
+            content = (entry.folder / REPORT).read_bytes()
         else:
             with library.view(site.searching(name), 60) as view:
                 text = view.drawn(("report",), lambda: search_report(view.reader))
+            content = text.encode(errors="backslashreplace")
         named = f"attachment; filename*=UTF-8''{quote(name)}-report.html"
-        return Response(text, media_type="text/html", headers={"Content-Disposition": named})
+        return Response(content, media_type="text/html", headers={"Content-Disposition": named})
 
     @app.get("/{name}/trial/{number}")
     def trial(name: str, number: int) -> HTMLResponse:
@@ -254,7 +255,8 @@ class _Site:
             "tabs": (),
             "runs_dir": self.library.runs_dir,
         }
-        return HTMLResponse(self._templates.get_template(template).render({**base, **content}), status)
+        text = self._templates.get_template(template).render({**base, **content})
+        return HTMLResponse(text.encode(errors="backslashreplace"), status)  # a photo's name may be no UTF-8
 
     def entry(self, name: str) -> Entry:
         entry = entry_of(self.library.runs_dir, name)

@@ -78,7 +78,7 @@ def trial_table(view: View, query: Query) -> TrialTable:
         if form is None:
             trials = [trial for trial in trials if _mentions(trial, term)]
             continue
-        key = _full_key(form[1], [*metrics, *decisions])
+        key = "steps" if form[1] == tables.steps_of(state) else _full_key(form[1], [*metrics, *decisions])
         if not key:
             problem = f"'{form[1]}' is no column; use a column's name, as in val/accuracy>0.9"
             continue
@@ -103,7 +103,7 @@ def _mentions(trial: Trial, text: str) -> bool:
 
 
 def _full_key(text: str, keys: Sequence[str]) -> str:
-    if text in keys or text in ("trial", "steps"):
+    if text in keys or text in ("trial", "status", "steps"):
         return text
     return next((key for key in keys if key.endswith((f".{text}", f"/{text}"))), "")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -197,7 +198,7 @@ def _explain_one(
     number = best if class_name is None else reader.class_names.index(class_name)
     maps, gradient = _maps_and_gradient(network, torch.from_numpy(pixels[None]).float() / 255, number)
     heat = grad_cam(list(maps.values())[-1], gradient)
-    digest = hashlib.sha256(name.encode() + pixels.tobytes()).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode(name) + pixels.tobytes()).hexdigest()[:8]
     target = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', Path(name).stem)[:40]}-{digest}"
     stages = tuple(
         Stage(module, each.shape[0], each.shape[1], each.shape[2], f"stage_{index}.png")

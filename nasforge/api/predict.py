@@ -172,12 +172,7 @@ def _network_in(folder: Path) -> Path | None:
 def _of_folder(folder: Path, trust: bool) -> Predictor:
     network = load(folder, trust=trust)
     about = network.description
-    if about.shape[0] not in (1, 3):
-        raise ExportError(
-            f"{folder}: the network takes images of {about.shape[0]} channels, and files have 1 or 3; "
-            "use nasforge.load, and hand over arrays",
-            kind="unsupported",
-        )
+    _check_channels(folder, about.shape[0], "use nasforge.load, and hand over arrays")
     return Predictor(about.class_names, about.shape, about.rule, about.calibration, network)
 
 
@@ -195,7 +190,16 @@ def _of_onnx(file: Path) -> Predictor:
             f"{error}); export the network again",
             kind="unreadable",
         ) from None
+    _check_channels(file, shape[0], "use onnxruntime, and hand over arrays")
     return Predictor(names, shape, rule, calibration, onnx.logits_of(session))
+
+
+def _check_channels(place: Path, channels: Any, advice: str) -> None:
+    if channels not in (1, 3):
+        raise ExportError(
+            f"{shown(place)}: the network takes images of {channels} channels, and files have 1 or 3; {advice}",
+            kind="unsupported",
+        )
 
 
 def image_files(places: Iterable[str | Path]) -> Iterator[Path]:

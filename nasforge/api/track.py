@@ -110,6 +110,7 @@ def _send_files(folder: Path, uri: str | None, state: State, limit_s: float = ma
     """
     from nasforge.api.report import REPORT, search_report
     from nasforge.views.mlflow.files import FRONT, NETWORK, files_of, front_svg, log_files
+    from nasforge.views.picture import write
 
     with tempfile.TemporaryDirectory() as scratch:
         files = files_of(folder)
@@ -121,7 +122,7 @@ def _send_files(folder: Path, uri: str | None, state: State, limit_s: float = ma
         for name, text in drawn.items():
             if text:
                 files[name] = Path(scratch) / name
-                files[name].write_text(text, encoding="utf-8")
+                write(files[name], text)
         return log_files(folder, uri, files, limit_s)
 
 

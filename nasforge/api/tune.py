@@ -281,12 +281,11 @@ def _admit_typed(config: ExperimentConfig, settings: Mapping[str, Any]) -> None:
 def _fixed(
     config: ExperimentConfig, values: Architecture, space: SearchSpace, opened: SearchSpace | None
 ) -> dict[str, Value]:
-    """Return the settings and decisions that `space` does not open, with their values."""
+    """Return the settings of the network's recipe that `space` does not open and the opened recipe does not fix."""
     tuned = {_setting(key) for key in space.domains if key.startswith(TRAIN)}
     named = {_setting(key) for key in opened.defaults} if opened else set()
     decided = {_setting(key): value for key, value in values.values.items() if key.startswith(TRAIN)}
-    kept = {**{key: value for key, value in decided.items() if key not in named}, **config.recipe}
-    return {key: value for key, value in kept.items() if key not in tuned}
+    return {key: value for key, value in {**decided, **config.recipe}.items() if key not in tuned | named}
 
 
 def _nearest(space: SearchSpace, had: Mapping[str, Value]) -> Architecture:

@@ -133,9 +133,9 @@ def retrain(
             trackers=trackers,
             trust=trust,
         )
-    track_results(folder, uri, say)
     _print(finalists)
     line(f"The first network is now {folder / 'best'}")
+    track_results(folder, uri, say)
     return Outcome({"experiment": search_name(folder), **finalists.to_json(), "best": str(folder / "best")})
 
 
@@ -155,7 +155,8 @@ def _print(finalists: Finalists) -> None:
         rows.append(_ensemble_row(finalists.ensemble, figures, more))
     columns = (*_COLUMNS, *figures, "seeds", *more)
     epochs = f"{finalists[0].epochs} epoch{'s' * (finalists[0].epochs > 1)}"
-    changed = ", ".join(f"{key} {value}" for key, value in finalists[0].recipe.items())
+    changes = {key: value for finalist in (*finalists.top, *finalists.random) for key, value in finalist.recipe.items()}
+    changed = ", ".join(f"{key} {value}" for key, value in changes.items())
     trained = f"{epochs} on train + validation{' with ' * bool(changed)}{changed}"
     title = f"On the sealed test split, {trained}; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
@@ -211,7 +212,10 @@ def _gain_text(whom: str, gain: Gain, figure: str) -> str:
     title = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
     counted = _counted(gain)
     if gain.low is None or gain.high is None:
-        return f"{title}: {fixed(gain.difference, 4, '+')} ({counted}: too few for an interval)"
+        why = "too few for an interval" if min(gain.n) < 2 else "no interval, since they are all equal on either side"
+        if min(gain.n) > 1 and gain.over == ("pairs", "pairs"):
+            why = "no interval, since all differences are equal"
+        return f"{title}: {fixed(gain.difference, 4, '+')} ({counted}: {why})"
     interval = f"{fixed(gain.low, 4, '+')} .. {fixed(gain.high, 4, '+')}"
     return f"{title}: {fixed(gain.difference, 4, '+')} (95 % interval {interval}; {counted})"
 

@@ -7,6 +7,7 @@ folder, torchvision's folder) and the experiment's folder. Delete the cache when
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -90,7 +91,9 @@ def _decode(source: Source, place: Path) -> None:
     temporary.mkdir()
 
     def allocate(shape: tuple[int, ...]) -> np.ndarray:
-        return np.lib.format.open_memmap(temporary / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        images = np.lib.format.open_memmap(temporary / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(temporary / "images.npy")
+        return images
 
     try:
         fresh = source.read(allocate)
@@ -111,6 +114,22 @@ def _decode(source: Source, place: Path) -> None:
         temporary.rename(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reserve(path: Path) -> None:
+    """Give a file its room on the disk: where a mapped one finds none later, the system kills the process.
+
+    Raises:
+        OSError: there is no such room.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot reserve
+                raise
 
 
 @contextmanager

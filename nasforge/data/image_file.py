@@ -127,6 +127,24 @@ def read_image(file: Path, rule: InputRule, size: tuple[int, int] | None) -> Pic
     return Picture(pixels[None] if rule.channels == 1 else np.moveaxis(pixels, -1, 0), tuple(remarks))
 
 
+def thumbnail(file: Path, edge: int) -> Image.Image:
+    """Return a small picture of an image as training sees it: upright, over white, of at most `edge` pixels a side.
+
+    Raises:
+        DataError: the file is not an image that is read.
+    """
+    with _opened(file) as opened:
+        opened.draft("RGB", (2 * edge, 2 * edge))
+        try:
+            opened.load()
+            image, _ = _over_background(_upright(opened)[0], InputRule(3).background)
+            small = image.convert("RGB")
+            small.thumbnail((edge, edge))
+        except Exception as error:  # as in read_image
+            raise DataError(f"image {shown(file)} is corrupt ({one_line(error)})", kind="unreadable") from error
+    return small
+
+
 def fitted(image: Image.Image, rule: InputRule, size: tuple[int, int] | None) -> Image.Image:
     """Return an upright image at `size` (height, width), resized and cut as the rule says."""
     if size is None or (image.height, image.width) == size:

@@ -94,7 +94,7 @@ def read_table(
         if not name or not label:
             without += 1
             continue
-        group = line[group_at].strip() or f"line {number}" if group_at is not None else None
+        group = line[group_at].strip() or f"image {name}" if group_at is not None else None
         split = _SPLIT_OF[line[split_at].strip().casefold()] if split_at is not None else None
         rows.append(Labelled(name, finder.find(name), label, group, split, number))
     if not rows:
@@ -128,11 +128,15 @@ def _parsed(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError(
             f"labels {shown(table)} cannot be read ({reason}); {advice}", kind="unreadable", key="labels"
         ) from error
-    head = text.split("\n", 1)[0]
-    separator = max(",;\t", key=head.count)
+    head, _, rest = text.partition("\n")
+    named = re.fullmatch(r"sep=(.)\r?", head)  # a line for Excel
+    if named:
+        text, separator = f"\n{rest}", named[1]
+    else:
+        separator = max(",;\t", key=head.count)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        titles = [title.strip() for title in next(reader, [])]
+        titles = [title.strip() for title in next(filter(None, reader), [])]
         lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise DataError(

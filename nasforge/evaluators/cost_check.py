@@ -11,7 +11,7 @@ from nasforge.core.trial import Measure, Proposal
 
 
 class CostCheck:
-    """Params, FLOPs and memory on the meta device, cached by `arch_id`; latency only where a limit needs it.
+    """Params, FLOPs and memory on the meta device, cached by the decisions; latency only where a limit needs it.
 
     Attributes:
         latency: times an architecture (ms); a runner whose workers are elsewhere puts its own in its place. None: no
@@ -33,7 +33,7 @@ class CostCheck:
         self.classes = classes
         self.recipe = recipe
         self.latency = latency
-        self._known: dict[tuple[str, int], dict[str, float]] = {}
+        self._known: dict[tuple[tuple[tuple[str, Value], ...], int], dict[str, float]] = {}
 
     def __call__(self, proposal: Proposal) -> dict[str, float]:
         """Return `cost/params`, `cost/flops`, `cost/memory_mb` and, if timed, `cost/latency_ms`; {} for a supernet.
@@ -51,7 +51,7 @@ class CostCheck:
             return {}
         architecture = proposal.architecture
         batch_size = recipe_of(self.space, architecture, self.recipe).batch_size
-        key = (architecture.arch_id, batch_size)
+        key = (tuple(architecture.model.items()), batch_size)  # isomorphic networks share an `arch_id`, not their costs
         if key not in self._known:
 
             def network() -> Any:

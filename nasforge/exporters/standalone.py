@@ -30,6 +30,9 @@ ENDINGS = {
     "AVIF": (".avif",),
 }
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+SYSTEM_FOLDERS = {
+    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"),
+}
 LARGEST_PIXELS = 178_956_970
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -125,11 +128,23 @@ def predict(session: onnxruntime.InferenceSession, files: Iterable[Path]) -> Ite
 
 def files_of(places: Iterable[str]) -> Iterator[Path]:
     """Yield the files that are named, and the images below each folder."""
-    endings = {ending for some in ENDINGS.values() for ending in some}
     for place in map(Path, places):
         if place.is_dir():
-            yield from sorted(file for file in place.rglob("*") if file.suffix.lower() in endings and file.is_file())
+            yield from sorted(images_below(place, frozenset()))
         else:
+            yield place
+
+
+def images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the images below a folder, without what is hidden or the system's; a link to a folder above ends there."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    for place in () if here in above else folder.iterdir():
+        if place.name.startswith(".") or place.name.casefold() in SYSTEM_FOLDERS:
+            continue
+        if place.is_dir():
+            yield from images_below(place, above | {here})
+        elif any(place.suffix.lower() in some for some in ENDINGS.values()):
             yield place
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -158,10 +159,24 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
             stack.enter_context(counter)
             if device.type == "meta":
                 stack.enter_context(_Shapes())  # type: ignore[no-untyped-call]
+            else:
+                stack.enter_context(_attention_in_parts())
             network(torch.empty(1, *shape, device=device))
     finally:
         network.train(was_training)
     return counter
+
+
+@contextmanager
+def _attention_in_parts() -> Iterator[None]:
+    """Compute attention by matrix products: torch counts none of the operations that do all of it at once on a CPU."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, optimizer_slots: int = 2) -> float:

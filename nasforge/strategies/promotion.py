@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -44,7 +45,8 @@ class Promotion:
     Hyperband they are then random ones: first results of different fidelity teach no strategy anything.
 
     Another strategy proposes new points. It hears the first result of each of its points and nothing of the
-    promotions: values of different fidelity are never compared. With several objectives trials rank by non-dominated
+    promotions: values of different fidelity are never compared. When all points of a small space have begun, only
+    promotions follow. With several objectives trials rank by non-dominated
     front and crowding; those that miss a soft target rank last.
 
     Args:
@@ -106,6 +108,8 @@ class Promotion:
         self._promoted: list[set[int]] = [set() for _ in spec.ladder]
         self._running: dict[int, tuple[Measure, bool]] = {}  # whether it is new
         self._begun = 0
+        self._space = spec.space
+        self._points = Counter[str]()  # that are no promotions
         self._latest: int | None = None  # the trial that was promoted last
         self._cycle = _cycle(len(spec.ladder), brackets, eta)
 
@@ -123,6 +127,9 @@ class Promotion:
                     kind="unsupported",
                     key="strategy.of",
                 )
+            if self._is_last(asked.architecture):
+                self._new.withdraw(number)
+                return None
             origin = replace(asked.origin or Origin(), strategy=self._name)
             proposal = replace(asked, rung=self._cycle[self._begun % len(self._cycle)], origin=origin)
             if self._source(proposal) is not None:  # a point that came again would pass for a promotion
@@ -158,6 +165,7 @@ class Promotion:
         proposal, new = self._running.pop(number)
         if new:
             self._begun -= 1
+            self._points[proposal.architecture.point_id] -= 1
             self._new.withdraw(number)
         elif self._latest is not None:
             self._promoted[proposal.rung - 1].remove(self._latest)
@@ -198,11 +206,19 @@ class Promotion:
         waiting = [self._reached[proposal.rung - 1][index] for index in self._waiting(proposal.rung - 1)]
         return next((trial for trial in waiting if trial.point.point_id == proposal.architecture.point_id), None)
 
+    def _is_last(self, point: Architecture) -> bool:
+        """Return whether a point comes again because all points of the space have begun; only promotions are left."""
+        if not self._points[point.point_id] or getattr(self._new, "repeats", False):
+            return False
+        distinct = self._space.distinct
+        return bool(distinct) and (+self._points).keys() >= distinct.keys()
+
     def _adopt(self, number: int, proposal: Measure) -> None:
         source = self._source(proposal)
         self._running[number] = (proposal, source is None)
         if source is None:
             self._begun += 1
+            self._points[proposal.architecture.point_id] += 1
         else:
             self._promoted[proposal.rung - 1].add(source.number)
             self._latest = source.number

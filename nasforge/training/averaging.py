@@ -21,9 +21,10 @@ class MovingAverage(Hook):
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._average = ModelEmaV3(network, decay=decay, use_warmup=True)
-        state = network.state_dict()  # making one takes longer than a step of a small network's average
-        self._numbers = [key for key, tensor in state.items() if tensor.is_floating_point()]
-        self._counts = [key for key, tensor in state.items() if not tensor.is_floating_point()]
+        state = network.state_dict(keep_vars=True)  # making one takes longer than a step of a small network's average
+        once = {id(tensor): key for key, tensor in state.items()}.values()  # a shared tensor has several keys
+        self._numbers = [key for key in once if state[key].is_floating_point()]
+        self._counts = [key for key in once if not state[key].is_floating_point()]
         self._of_average, self._of_latest = _owners(self.network, state), _owners(network, state)
 
     @property

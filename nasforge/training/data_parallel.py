@@ -27,8 +27,14 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.recipe import Recipe
 
 
-def check_batch(recipe: Recipe, workers: int) -> None:
-    """Refuse a batch size that cannot be divided evenly among the processes: raises ConfigError."""
+def check_batch(recipe: Recipe, workers: int, images: int) -> None:
+    """Refuse batches that cannot be divided evenly among the processes: raises ConfigError.
+
+    Args:
+        recipe: of the training.
+        workers: processes that train one network.
+        images: that are trained on; fewer than a batch are one batch.
+    """
     if workers > 1 and recipe.manifold_mixup:
         raise ConfigError(
             "train.manifold_mixup mixes a batch inside the network, which has only its share of it on each worker; "
@@ -47,6 +53,13 @@ def check_batch(recipe: Recipe, workers: int) -> None:
         raise ConfigError(
             f"train.batch_size {recipe.batch_size} cannot be divided among {workers} workers; "
             "use a number of workers that divides it",
+            kind="conflict",
+            key="train.batch_size",
+        )
+    if images < recipe.batch_size and images % workers:
+        raise ConfigError(
+            f"the {images} training images are fewer than train.batch_size {recipe.batch_size}, and cannot be divided "
+            f"among {workers} workers; use a smaller batch, or one worker per network",
             kind="conflict",
             key="train.batch_size",
         )

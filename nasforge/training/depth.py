@@ -97,7 +97,7 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
         prefix, body = inner(network)
         parts = [name for name, child in body.named_children() if any(True for _ in child.parameters())]
         named = ((name, name.removeprefix(prefix).partition(".")[0]) for name, _ in network.named_parameters())
-        groups = {name: parts.index(part) for name, part in named}
+        groups = {name: parts.index(part) if part in parts else 0 for name, part in named}  # its own are of the first
     last = max(groups.values())
     if stages > last:
         raise RecipeError(

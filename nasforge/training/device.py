@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +20,11 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from nasforge.core.errors import ConfigError
+from nasforge.core.architecture import digest
+from nasforge.core.errors import ConfigError, DataError
 from nasforge.core.gpu_share import lent, share_of_card
 from nasforge.core.recipe import Recipe
+from nasforge.data.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +145,37 @@ def uses_bf16(recipe: Recipe, device: torch.device) -> bool:
 def bf16_is_faster() -> bool:
     """Return whether a convolution and its gradients take at most .8 of the time in bfloat16 on this CPU.
 
-    Timed once a process, in .1 to .5 s. The processor's flags do not tell: a virtual machine may hide the AMX units
-    of a Xeon and show its AVX512-BF16, which torch 2.14 uses for convolutions that take 1.7 times as long as in fp32.
-    An AMD EPYC with AVX512-BF16 takes about half as long.
+    Timed once, in .1 to .5 s, and kept in the cache's folder: all workers of a search, and the process that continues
+    it, must compute alike. The processor's flags do not tell: a virtual machine may hide the AMX units of a Xeon and
+    show its AVX512-BF16, which torch 2.14 uses for convolutions that take 1.7 times as long as in fp32. An AMD EPYC
+    with AVX512-BF16 takes about half as long.
     """
+    able = sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
+    try:
+        place = cache_folder() / f"bf16_{digest([_processor(), able, torch.__version__])}"
+        if place.is_file() and (known := place.read_text(encoding="ascii")) in ("faster", "slower"):
+            return known == "faster"
+    except (DataError, OSError, UnicodeDecodeError):  # there is no such folder: every process times it
+        return _bf16_wins_time()
+    faster = _bf16_wins_time()
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        scratch = place.with_name(f"{place.name}.{os.getpid()}")
+        scratch.write_text("faster" if faster else "slower", encoding="ascii")
+        scratch.rename(place)
+    return faster
 
+
+def _processor() -> str:
+    """Return the name of the CPU."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _bf16_wins_time() -> bool:
     def seconds(bf16: bool) -> float:
         images = torch.full((16, 32, 14, 14), 0.5).to(memory_format=torch.channels_last).requires_grad_()
         weights = torch.full((32, 32, 3, 3), 0.01).to(memory_format=torch.channels_last).requires_grad_()

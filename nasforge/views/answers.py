@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from nasforge.data.image_file import SUFFIXES
+from nasforge.core.errors import DataError
+from nasforge.data.image_file import SUFFIXES, thumbnail
 from nasforge.experiment.state import State
 from nasforge.views.results import description_of
 
@@ -219,13 +219,9 @@ def _picture(folder: Path, name: str) -> str:
         path = (folder / name).resolve()
         if path.suffix.lower() not in SUFFIXES or not path.is_file() or not path.is_relative_to(folder.resolve()):
             return ""
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * _EDGE, 2 * _EDGE))
-            small = image.convert("RGB")
-            small.thumbnail((_EDGE, _EDGE))
-            stream = io.BytesIO()
-            small.save(stream, "JPEG", quality=80)
-    except Exception:  # whatever Pillow's decoders raise for a damaged file: the page needs no picture
+        stream = io.BytesIO()
+        thumbnail(path, _EDGE).save(stream, "JPEG", quality=80)
+    except (DataError, OSError, ValueError):  # damaged since, or no name of a file: the page needs no picture
         return ""
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 

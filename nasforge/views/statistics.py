@@ -110,12 +110,17 @@ class Spread:
 
     @property
     def shown_margin(self) -> float | None:
-        """Margin to print; None where all seeds have the same value: an interval without width promises too much."""
-        return self.margin if self.margin and self.margin > _NO_WIDTH else None
+        """Margin to print, of `shown_margin`."""
+        return shown_margin(self.margin)
 
 
 _NO_WIDTH = 1e-9
 """A margin up to here is an error of computation between equal values."""
+
+
+def shown_margin(margin: float | None) -> float | None:
+    """Return a margin to print; None where all values are the same: an interval without width promises too much."""
+    return margin if margin and margin > _NO_WIDTH else None
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -180,7 +185,8 @@ def paired_test(
     largest = float(np.abs([values, baseline]).max())
     rounded = np.round(differences / (_EQUAL * largest)) if largest else differences
     p_permutation = _sign_flip(rounded, rng, resamples)
-    p_wilcoxon = float(wilcoxon(rounded).pvalue) if np.any(rounded) else 1.0
+    unequal = rounded[rounded != 0]  # which the test drops; scipy would take their number for large
+    p_wilcoxon = float(wilcoxon(unequal).pvalue) if len(unequal) else 1.0
     return PairedTest(n, float(differences.mean()), float(low), float(high), p_permutation, p_wilcoxon)
 
 

@@ -156,6 +156,22 @@ def test_a_table_of_labels(photos, tmp_path):
     assert named.groups == 8 and any("1 image(s)" in note and "have no line" in note for note in named.notes)
 
 
+def test_a_repeated_line_without_a_group_is_one_image(photos, tmp_path):
+    files = sorted(photos.rglob("*.png"))
+    lines = [(file.relative_to(photos), "AB"[index % 2], "") for index, file in enumerate(files)]
+    labels = table(tmp_path / "labels.csv", [*lines, lines[0]], ("image", "label", "patient"))
+    assert inspect(photos, labels=labels).images == len(files)
+
+
+def test_the_line_with_the_separator_that_excel_reads_is_no_line_of_titles(photos, tmp_path):
+    lines = [
+        f"{file.relative_to(photos)};{'AB'[index % 2]}" for index, file in enumerate(sorted(photos.rglob("*.png")))
+    ]
+    (tmp_path / "labels.csv").write_text("sep=;\r\n" + "\r\n".join(["image;label", *lines]) + "\r\n")
+    inspection = inspect(photos, labels=tmp_path / "labels.csv")
+    assert inspection.classes == {"A": 12, "B": 12} and not inspection.unreadable
+
+
 def test_images_that_a_table_names_by_absolute_paths_have_a_line(photos, tmp_path, monkeypatch):
     lines = [(file.resolve(), "AB"[index % 2]) for index, file in enumerate(sorted(photos.rglob("*.png")))]
     labels = table(tmp_path / "labels.csv", lines, ("image", "label"))

@@ -18,7 +18,7 @@ from nasforge.data.image_file import read_image
 from nasforge.data.input_rule import CENTRE_CROP, InputRule, prepared
 from nasforge.exporters import onnx, standalone
 from nasforge.exporters.best import describe
-from nasforge.exporters.network_folder import DESCRIPTION, Calibration, description_of, load, save_network
+from nasforge.exporters.network_folder import DESCRIPTION, Calibration, Network, description_of, load, save_network
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
 
@@ -99,6 +99,28 @@ def test_an_onnx_file_answers_as_its_network_does(runs, tmp_path):
     for a, b in zip(ours, standalone.predict(session, files), strict=True):
         assert (a.file, a.label, a.unsure) == (b["file"], b["class"], b["unsure"])
         assert a.probability == pytest.approx(b["probability"], abs=1e-5)
+
+
+def test_the_script_and_predict_find_the_same_files_in_a_folder(runs, tmp_path):
+    (tmp_path / "a" / "below").mkdir(parents=True)
+    (tmp_path / "__MACOSX").mkdir()
+    for place in ("a/0.png", "a/below/1.PNG", "a/._0.png", "__MACOSX/0.png"):
+        photo(3).save(tmp_path / place)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "a" / "below")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    ours = [answer.file for answer in predict(runs / "plain", [tmp_path])]
+    assert [str(file) for file in standalone.files_of([str(tmp_path)])] == ours
+    assert [file.removeprefix(f"{tmp_path}/") for file in ours] == ["a/0.png", "a/below/1.PNG", "a/linked/1.PNG"]
+
+
+def test_an_onnx_file_for_four_channels_is_refused(runs, tmp_path):
+    network = load(runs / "plain" / "best")
+    about = replace(network.description, shape=(4, 16, 16), input=None, mean=(0.5,) * 4, std=(0.25,) * 4)
+    body = build(about.space, network.architecture, in_channels=4, classes=2).eval()
+    onnx.Onnx().write(Network(about, body).eval(), torch.rand(2, 4, 16, 16), tmp_path / "model")
+    with raises(ExportError, "unsupported", None, "4 channels"):
+        predictor(tmp_path)
 
 
 def test_an_empty_path_and_a_missing_file_are_one_sentence(runs, tmp_path, capfd):

@@ -20,6 +20,7 @@ from nasforge.core.recipe import recipe_of
 from nasforge.core.trial import Result
 from nasforge.experiment.state import State, load_state
 from nasforge.settings.experiment import Named, resolve
+from nasforge.settings.space_file import load_recipe
 from nasforge.testing.toys import nested_space
 
 RATES = "recipe.yaml"
@@ -113,6 +114,15 @@ def test_another_network_another_recipe_another_sampler(place):
     network = {"model.block": "conv", "model.block.conv.kernel": 3, "model.depth": 8, "model.width": 8}
     of_file = nasforge.tune("runs/first", architecture=network, name="u", budget={"trials": 2})
     assert of_file.state.trials[1].architecture.model["depth"] == 8
+
+
+def test_an_opened_recipe_replaces_what_the_search_had_fixed(place):
+    searched(place, recipe={"optimizer": "sgd", "nesterov": False, "label_smoothing": 0.05})
+    tuned = nasforge.tune("runs/first", recipe="adamw", budget={"trials": 1}, say=lambda text: None)
+    now = recipe_of(tuned.config.space, tuned.begun.architecture, tuned.config.recipe)
+    assert (now.optimizer, now.nesterov, tuned.changed["optimizer"]) == ("adamw", False, ("sgd", "adamw"))
+    named = {key.removeprefix("train.") for key in load_recipe("adamw").defaults}
+    assert (now.label_smoothing == 0.05) == ("label_smoothing" not in named)
 
 
 @pytest.mark.parametrize(

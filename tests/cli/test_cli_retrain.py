@@ -1,10 +1,13 @@
 """What `nasforge retrain` prints, and the options that its search and it refuse."""
 
+from dataclasses import replace
+
 import pytest
 
 from nasforge.api.retrain.verdict import Ensemble, Finalist, Retrained, judged, spread
 from nasforge.cli import retrain as cli_retrain
 from nasforge.cli.app import main
+from nasforge.cli.settings import runner_and_recipe
 from nasforge.core.architecture import Architecture
 from nasforge.core.goals import Objective
 
@@ -51,6 +54,12 @@ def test_one_seed_has_no_interval(capsys):
     assert "Kendall" not in printed and "random networks" not in printed
 
 
+def test_equal_seeds_have_no_interval(capsys):
+    cli_retrain._print(judged([finalist(1, 0.9, 0.95, 0.95, reference=retrained("ResNet-8", 0.93, 0.93))], [], None))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "+0.0200 (2 against 2 seeds: no interval, since they are all equal on either side)" in printed
+
+
 def test_the_figure_of_the_searchs_objective_has_a_column(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     test = {"test/accuracy": spread([0.9]), "test/f1_macro": spread([0.8]), "test/roc_auc": spread([0.987])}
@@ -75,9 +84,18 @@ def test_folds_that_cannot_be(arguments, message, capsys, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-def test_only_the_runner_has_options_in_retrain(capsys, tmp_path, monkeypatch):
+def test_only_the_runner_and_the_recipe_have_options_in_retrain(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "first").mkdir(parents=True)
     (tmp_path / "runs" / "first" / "journal.jsonl").write_text("")
     assert main(["retrain", "first", "--set", "strategy.population=3"]) == 2
-    assert "only the runner has options here" in capsys.readouterr().err
+    assert "only the runner and the recipe have options here" in capsys.readouterr().err
+
+
+def test_settings_of_the_recipe_are_set_and_named_in_the_title(capsys, monkeypatch):
+    runner, recipe = runner_and_recipe("local", {"address": None}, ["recipe.cutout_pixels=8", "recipe.flip=true"])
+    assert runner == {"name": "local", "options": {}}
+    assert recipe == {"cutout_pixels": 8, "flip": True}
+    monkeypatch.setenv("COLUMNS", "200")
+    cli_retrain._print(judged([replace(finalist(1, 0.9, 0.95, 0.96), recipe=recipe)], [], None))
+    assert "6 epochs on train + validation with cutout_pixels 8, flip True;" in capsys.readouterr().out

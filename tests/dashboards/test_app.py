@@ -262,6 +262,7 @@ def test_trials_are_filtered_sorted_and_exported(made: Path) -> None:
     assert [f'id="trial-{n}"' in text for n in (0, 1, 2, 6, 7)] == [False, False, True, True, True]
     assert text.index('id="trial-7"') < text.index('id="trial-2"')
     assert "is no column" in page(browser, "/made/trials?filter=nothing>1")
+    assert "is no column" not in page(browser, "/made/trials?filter=status=finished steps>0 epochs>0")
     rows = browser.get("/made/trials.csv?status=finished").text.splitlines()
     assert len(rows) == 6 and rows[0].startswith("trial,status,steps,val/accuracy")
 
@@ -389,7 +390,7 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
             "used": 1.0,
         },
         {"kind": "decision", "name": "trainings", "value": {"steps": 9}, "reason": "9 steps of 2 ms", "used": 1.0},
-        {"kind": "chosen", "winner": "network", "reason": "ahead of all", "at": 2.5, "used": 1.5},
+        {"kind": "chosen", "winner": "network", "reason": "ahead of all", "until": 9.0, "at": 2.5, "used": 1.5},
         {"kind": "tested", "what": "w", "figures": {"name": "network"}, "at": 3.0, "used": 2.0},
         {"kind": "finished", "content": content, "at": 4.0, "used": 3.0},
     ]

@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import os
@@ -82,6 +83,22 @@ def test_a_cache_that_cannot_be_written_says_which_setting_helps(tmp_path, monke
     monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path / "file"))
     with raises(DataError, "failed", "NASFORGE_CACHE"):
         cache.decoded(source(tmp_path / "log"))
+
+
+def test_a_disk_without_room_is_an_error_before_anything_is_decoded(tmp_path, empty_cache, monkeypatch):
+    def full(file, start, length):
+        assert length == 128 + 24  # the header of the file, and the pixels
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with raises(DataError, "failed", "NASFORGE_CACHE", "No space left"):
+        cache.decoded(source(tmp_path / "log"))
+
+    def cannot(file, start, length):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot)  # some file systems cannot reserve
+    decode(tmp_path / "log")
 
 
 @pytest.mark.parametrize("configured", ["", "~no_such_user/cache"])

@@ -94,6 +94,18 @@ def test_another_accuracy_is_caught_even_within_the_tolerance(network, images, l
         verify("it", network, predict, images, labels, tolerance=1e9)
 
 
+def test_a_tie_that_rounding_decides_is_no_other_accuracy():
+    images = torch.zeros((3, 1, 1, 1), dtype=torch.uint8)
+
+    def outputs(first):
+        return lambda batch: torch.tensor([first, 5.0, 0.0]).repeat(len(batch), 1)
+
+    tied = verify("it", outputs(5.00001), outputs(4.99999), images, torch.zeros(3, dtype=torch.long))
+    assert (tied.accuracy, tied.accuracy_exported) == (1.0, 0.0)
+    with raises(ExportError, "mismatch", "val/accuracy"):
+        verify("it", outputs(5.1), outputs(4.9), images, torch.zeros(3, dtype=torch.long), tolerance=1)
+
+
 def test_a_fixed_batch_size_is_caught(network, images, labels):
     def predict(batch):
         if len(batch) != 2:

@@ -1,6 +1,7 @@
 """Promotion through the one loop: who is promoted, from which checkpoint, at which charge, and what is kept."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint
 from nasforge.core.ladder import Rung
+from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Result
 from nasforge.experiment.experiment import reopen
 from nasforge.experiment.job import Job, trial_seed
@@ -33,7 +35,8 @@ class Writes:
 
     about = About(instant=True)  # for virtual workers
 
-    def __init__(self):
+    def __init__(self, space=None):
+        self.space = space or nested_space()
         self.began_at = {}
 
     def __call__(self, proposal, report):
@@ -44,7 +47,7 @@ class Writes:
             begin = json.loads(file.read_text())["epochs"]
         self.began_at[report.number] = begin
         end = LADDER[proposal.rung].epochs
-        score = closeness(nested_space(), proposal.architecture)
+        score = closeness(self.space, proposal.architecture)
         for step in range(begin + 1, end + 1):
             seconds = (step - begin) * (1 + report.seed % 7)
             metrics = {"val/accuracy": score * (1 - 0.5**step), "work/multiply_adds": 10.0 * (step - begin)}
@@ -134,6 +137,15 @@ def test_a_search_that_was_stopped_goes_on_the_same(tmp_path):
     assert [t.result for t in load_state(config_of(tmp_path / "parts").folder).trials.values()] == [
         t.result for t in whole.trials.values()
     ]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_small_space_begins_each_point_once_and_ends_after_its_promotions(tmp_path, workers):
+    space = SearchSpace("four", (Decision("model.a", Choice(("w", "x", "y", "z"))),))
+    config = replace(config_of(tmp_path, trials=30), space=space)
+    state = run(config, Writes(space), workers)
+    begun = Counter((t.proposal.rung, t.architecture.point_id) for t in state.trials.values())
+    assert set(begun.values()) == {1} and Counter(rung for rung, _ in begun) == {0: 4, 1: 1}
 
 
 def test_looking_at_finalists_deletes_no_checkpoint(tmp_path):

@@ -258,3 +258,27 @@ def test_latency_of_two_batch_sizes_in_eval_mode(clock):
     assert not any(modes) and len(modes) == 8
     assert network.training
     assert (latency[1].median_ms, latency[32].median_ms) == pytest.approx((1, 32))
+
+
+class Attends(nn.Module):
+    """Three linear layers in one, then attention over the pixels of 6 x 6."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries_keys_values = nn.Linear(8, 24)
+
+    def forward(self, images):
+        q, k, v = self.queries_keys_values(images.flatten(2).mT).chunk(3, dim=2)
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_attention_is_counted_on_every_device(device):
+    with torch.device(device):
+        # 36 pixels x 8 x 24, then 36 x 36 x 8 for the weights and as many for their sums
+        assert count_flops(Attends(), (8, 6, 6)) == 36 * 8 * 24 + 2 * 36 * 36 * 8
+        layer = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(36, 2, batch_first=True))
+    with torch.device("meta"):
+        same = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(36, 2, batch_first=True))
+    assert count_flops(layer, (8, 6, 6)) == count_flops(same, (8, 6, 6)) > 0
+    assert torch.backends.mha.get_fastpath_enabled()

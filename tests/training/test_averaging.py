@@ -30,6 +30,18 @@ def test_the_moving_average_follows_the_network():
     assert average_of(net, Recipe(), 3) is None
 
 
+def test_tied_weights_move_once_a_step():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    net[1].weight = net[0].weight
+    average = average_of(net, Recipe(ema_decay=0.9), 3)
+    before = average.network[0].weight.clone()
+    with torch.no_grad():
+        net[0].weight += 1
+    average.after_step(net, 1000)
+    assert torch.allclose(average.network[0].weight - before, torch.full((3, 3), 0.1), atol=1e-5)
+    assert average.network[1].weight is average.network[0].weight
+
+
 def test_the_mean_of_the_last_epochs_begins_when_it_is_time():
     net = network()
     average = average_of(net, Recipe(swa_share=0.5), 4)

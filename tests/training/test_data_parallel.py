@@ -101,11 +101,14 @@ def test_afterwards_the_network_is_as_before(group, tmp_path):
 
 
 def test_a_batch_must_divide():
-    check_batch(Recipe(batch_size=64), 4)
+    check_batch(Recipe(batch_size=64), 4, 100)
+    check_batch(Recipe(batch_size=64), 4, 60)
     with raises(ConfigError, "conflict", "train.batch_size", "batch_size", 50, 4):
-        check_batch(Recipe(batch_size=50), 4)
+        check_batch(Recipe(batch_size=50), 4, 100)
     with raises(ConfigError, "unsupported", "train.manifold_mixup", "manifold_mixup"):
-        check_batch(Recipe(manifold_mixup=0.2), 2)
+        check_batch(Recipe(manifold_mixup=0.2), 2, 1000)
+    with raises(ConfigError, "conflict", "train.batch_size", 99):  # one batch of all images
+        check_batch(Recipe(batch_size=128), 2, 99)
 
 
 def test_a_failure_of_all_processes_is_one(group):

@@ -161,6 +161,17 @@ def test_frozen_parts_keep_weights_and_statistics(average):
     assert changed == {"stage1", "norm", "classifier"}
 
 
+def test_a_parameter_of_the_network_itself_is_of_its_first_part():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    net.token = nn.Parameter(torch.zeros(3))
+    freeze(net, 1)
+    assert [name for name, parameter in net.named_parameters() if not parameter.requires_grad] == [
+        "token",
+        "0.weight",
+        "0.bias",
+    ]
+
+
 def test_a_transformer_whose_tokens_are_frozen_trains_in_training_mode():
     net = timm.create_model("test_vit", num_classes=10)
     frozen = freeze(net, 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
 import os
 import re
@@ -22,7 +24,7 @@ from nasforge.core.events import Asked, Checked, Event, Reported, Started, TestO
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.core.trial import Artifact, Charge, Measure, Result, TrainShared
 from nasforge.experiment.state import load_state
-from nasforge.views import picture, tables
+from nasforge.views import answers, picture, tables
 from nasforge.views.answers import answers_file, read_answers, surest_mistakes
 from nasforge.views.reader import Reader
 from nasforge.views.results import commands_for, networks_on_test, outcome_sentence
@@ -183,6 +185,20 @@ def test_finalists_have_their_intervals_and_the_winner_its_mistakes(tmp_path: Pa
     surest = ["../outside.png is dog, taken for cat (99%)", "cat/1.png is cat, taken for dog (95%)"]
     assert words.index(surest[0]) < words.index(surest[1]) < words.index("cat/gone.png is cat, taken for dog (73%)")
     assert len(re.findall(r'<img src="data:image/jpeg', text)) == 1, "only the file below the folder of the images"
+
+
+def test_the_picture_of_a_mistake_is_what_the_network_saw(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    Image.new("RGB", (64, 32), "red").save(tmp_path / "side.jpg", exif=exif)
+    Image.new("RGBA", (32, 64), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    shown = []
+    for name in ("side.jpg", "clear.png"):
+        address = answers._picture(tmp_path, name)
+        shown.append(Image.open(io.BytesIO(base64.b64decode(address.partition("base64,")[2]))))
+    assert [picture.size for picture in shown] == [(32, 64), (32, 64)]
+    assert shown[1].getpixel((5, 5)) == (255, 255, 255)
+    assert answers._picture(tmp_path, "gone.png") == answers._picture(tmp_path, "a\0.png") == ""
 
 
 def test_damaged_answers_are_no_answers(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ def test_wilcoxon_by_hand() -> None:
     assert 1.0 < outcome.low < 1.25 < outcome.high < 1.5
 
 
+@pytest.mark.parametrize("unequal", [3, 4, 6])
+def test_equal_pairs_do_not_make_wilcoxons_test_surer(unequal: int) -> None:
+    # Of 20 pairs some differ, by one value and in one direction: of 2**unequal signs two are as far.
+    values = [1.0] * unequal + [0.0] * (20 - unequal)
+    assert paired_test(values, [0.0] * 20).p_wilcoxon == pytest.approx(2 / 2**unequal)
+
+
 def test_equal_pairs_differ_in_nothing() -> None:
     outcome = paired_test([0.5, 0.7, 0.6], [0.5, 0.7, 0.6])
     assert (outcome.difference, outcome.low, outcome.high) == (0.0, 0.0, 0.0)

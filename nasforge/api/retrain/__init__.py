@@ -216,7 +216,7 @@ def _trainer(runner: Named, device: str) -> Trainer:
 
     def on_workers(retrainings: Sequence[Retraining], progress: Progress) -> Outcomes:
         for retraining in retrainings:
-            check_batch(retraining.recipe, workers)
+            check_batch(retraining.recipe, workers, len(load_data(retraining.data).train_and_validation()))
         return registry.make("runner", side_by_side, runner.options, train_network, retrainings, progress, device)  # type: ignore[no-any-return]
 
     return on_workers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +11,12 @@ from typing import Any, overload
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.goals import Objective
-from nasforge.views.statistics import LEVEL, Spread, spread
+from nasforge.views.statistics import LEVEL, Spread, shown_margin, spread
 
+_ENUMERATED = 8
+"""Networks of which all orders are looked at, 40,320 of them."""
+_SAMPLED = 20_000
+"""Orders of more networks that are looked at."""
 ACCURACY = Objective("test/accuracy", maximise=True)
 """What networks are judged by where the search's objective is not measured on the test split."""
 
@@ -116,7 +121,8 @@ class Gain:
 
     Attributes:
         difference: of the means, above 0 where the finalists are better.
-        low: lower end of the 95 % confidence interval; None with fewer than two on a side.
+        low: lower end of the 95 % confidence interval; None with fewer than two on a side, or where all are equal:
+            an interval without width promises too much.
         high: upper end.
         n: how many on either side.
         over: what they are: `networks`, each the mean of its seeds; `seeds` of a side's only network; `pairs` of a
@@ -256,7 +262,29 @@ def rank_agreement(search: Sequence[float], test: Sequence[float]) -> RankAgreem
     correlation = kendalltau(search, test)
     if math.isnan(correlation.statistic):  # one of the orders is all ties
         return RankAgreement(None, None, n, least)
-    return RankAgreement(float(correlation.statistic), float(correlation.pvalue), n, least)
+    p_value = float(correlation.pvalue)
+    if min(len(set(search)), len(set(test))) < n:  # scipy's is exact without ties only
+        p_value, least = _p_with_ties(search, test)
+    return RankAgreement(float(correlation.statistic), p_value, n, least)
+
+
+def _p_with_ties(search: Sequence[float], test: Sequence[float]) -> tuple[float, float]:
+    """Return the share of all orders of `test` that agree or disagree at least as much, and the least such share.
+
+    Of more than 8 networks it is the share of a sample of orders, always the same one.
+    """
+    import numpy as np
+
+    n = len(test)
+    if n <= _ENUMERATED:
+        orders = np.array(list(itertools.permutations(range(n))))
+    else:
+        orders = np.random.default_rng(0).permuted(np.tile(np.arange(n), (_SAMPLED, 1)), axis=1)
+        orders[0] = np.arange(n)  # the one that was seen
+    ours, theirs = (np.sign(np.subtract.outer(side, side)) for side in (np.array(search), np.array(test)))
+    concordant = np.array([abs((ours * theirs[np.ix_(order, order)]).sum()) for order in orders])
+    seen = abs((ours * theirs).sum())
+    return float((concordant >= seen).mean()), float((concordant == concordant.max()).mean())
 
 
 def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective = ACCURACY) -> Gain | None:
@@ -272,14 +300,14 @@ def gain(ours: Iterable[Retrained], theirs: Iterable[Retrained], goal: Objective
     (mean_a, variance_a, n_a, over_a), (mean_b, variance_b, n_b, over_b) = map(_mean_and_variance, values)
     difference = goal.oriented(mean_a) - goal.oriented(mean_b)
     if variance_a is None or variance_b is None:
-        return Gain(difference, None, None, (n_a, n_b), (over_a, over_b))
+        return _within(difference, None, (n_a, n_b), (over_a, over_b))
     margin, variance = 0.0, variance_a + variance_b
     if variance > 0:
         from scipy.stats import t as student
 
         freedom = variance**2 / (variance_a**2 / (n_a - 1) + variance_b**2 / (n_b - 1))
         margin = float(student.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
-    return Gain(difference, difference - margin, difference + margin, (n_a, n_b), (over_a, over_b))
+    return _within(difference, shown_margin(margin), (n_a, n_b), (over_a, over_b))
 
 
 def gain_of_pairs(pairs: Iterable[tuple[Retrained, Retrained]], goal: Objective = ACCURACY) -> Gain | None:
@@ -293,8 +321,14 @@ def gain_of_pairs(pairs: Iterable[tuple[Retrained, Retrained]], goal: Objective 
         return gain([a for a, _ in whole], [b for _, b in whole], goal)
     of_each = [goal.oriented(a.test[goal.metric].mean) - goal.oriented(b.test[goal.metric].mean) for a, b in whole]
     over = spread(of_each)
-    margin = over.margin or 0.0
-    return Gain(over.mean, over.mean - margin, over.mean + margin, (over.n, over.n), ("pairs", "pairs"))
+    return _within(over.mean, over.shown_margin, (over.n, over.n), ("pairs", "pairs"))
+
+
+def _within(difference: float, margin: float | None, n: tuple[int, int], over: tuple[str, str]) -> Gain:
+    """Return a gain with the interval of this margin; None: without one."""
+    if margin is None:
+        return Gain(difference, None, None, n, over)
+    return Gain(difference, difference - margin, difference + margin, n, over)
 
 
 def _mean_and_variance(side: Sequence[Spread]) -> tuple[float, float | None, int, str]:

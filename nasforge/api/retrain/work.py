@@ -16,7 +16,7 @@ from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retraine
 from nasforge.core.architecture import Architecture, Value, digest
 from nasforge.core.errors import ConfigError
 from nasforge.core.protocols import Reference
-from nasforge.core.recipe import Recipe, recipe_of, steps_of
+from nasforge.core.recipe import SETTINGS, Recipe, recipe_of, steps_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.data import ImageData
@@ -34,6 +34,7 @@ from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
 from nasforge.models.textbook import Textbook
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
+from nasforge.training.fitting import check_fits
 from nasforge.views.answers import answers_file
 from nasforge.views.learnt import nothing_learnt
 from nasforge.views.statistics import spread
@@ -56,7 +57,11 @@ class _Training:
             RecipeError: unknown settings, bad values, or settings that exclude each other.
         """
         recipe = Recipe.of({**asdict(searched), **changes})
-        changed = {key: new for key in sorted(changes) if (new := getattr(recipe, key)) != getattr(searched, key)}
+        changed: dict[str, Value] = {}
+        for key in sorted(changes):
+            value: Value = getattr(recipe, key)
+            if value != getattr(searched, key):
+                changed[key] = float(value) if SETTINGS[key].kind is float else value  # 1 is 1.0
         return _Training(recipe, changed)
 
     @property
@@ -139,6 +144,8 @@ class Work:
         assert architecture is not None  # noqa: S101  (only measures are ranked)
         searched = recipe_of(self.config.space, architecture, self.config.recipe)
         training = _Training.of(searched, self.changes)
+        if training.changed:
+            self._check_fits(architecture, training.recipe)
         name = f"{architecture.arch_id}-{architecture.point_id[:6]}"
         role = "found" if with_references else "random"
         network = self._network(architecture.arch_id, name, self.config.space, architecture, training, role)
@@ -153,6 +160,18 @@ class Work:
                     key="reference",
                 )
         return network, references
+
+    def _check_fits(self, architecture: Architecture, recipe: Recipe) -> None:
+        """Refuse a recipe that a network cannot take before its reference meets the test split.
+
+        Raises:
+            RecipeError: one of the settings is not for this network or these images.
+        """
+        with torch.device("meta"):
+            network = build(
+                self.config.space, architecture, in_channels=self.data.shape[0], classes=len(self.data.class_names)
+            )
+        check_fits(network, recipe, self.data.train_and_validation())
 
     def _reference(
         self, asked: str, reference: Reference, network: _Network, name: str, training: _Training

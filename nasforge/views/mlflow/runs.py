@@ -27,6 +27,7 @@ from nasforge.core.events import (
 )
 from nasforge.core.ladder import Rung
 from nasforge.core.pareto import dominates
+from nasforge.core.recipe import SETTINGS
 from nasforge.core.trial import Measure, Proposal, Score, TrainShared, Trial
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import State
@@ -199,6 +200,7 @@ class Runs:
         costs = {key: value for key, value in about.get("metrics", {}).items() if key.startswith("cost/")}
         run.measure({**costs, **metrics}, 0, 0.0)
         run.describe(_flat("", {key: trained[key] for key in ("seed", "epochs") if key in trained}))
+        run.describe(_flat("train", _not_default(trained.get("recipe"))))
         run.tags["nasforge.status"] = "finished"
         run.tags.update(self.common_tags(role))
         run.status, run.done = "FINISHED", True
@@ -374,6 +376,12 @@ def plain_text(text: str) -> str:
 def _param(value: Any) -> str:
     text = plain_text(value if isinstance(value, str) else json.dumps(value, default=str))
     return text if len(text) <= _PARAM_LENGTH else text[: _PARAM_LENGTH - 1] + "…"
+
+
+def _not_default(recipe: Any) -> dict[str, Any]:
+    """Return the settings of a recipe, as a file has it, that are not the defaults."""
+    settings = recipe if isinstance(recipe, Mapping) else {}
+    return {key: value for key, value in settings.items() if key in SETTINGS and value != SETTINGS[key].default}
 
 
 def _flat(prefix: str, content: Any) -> dict[str, str]:

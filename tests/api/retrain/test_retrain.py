@@ -16,7 +16,15 @@ from waiting import wait_until
 import nasforge
 from nasforge.api.retrain import Spread, networks, retrain, work, write_best
 from nasforge.api.retrain.choice import ranked_of
-from nasforge.core.errors import DataError, ExportError, JournalError, SearchError
+from nasforge.core.errors import (
+    ConfigError,
+    DataError,
+    ExportError,
+    JournalError,
+    Problem,
+    RecipeError,
+    SearchError,
+)
 from nasforge.core.events import TestOpened
 from nasforge.data import load_data
 from nasforge.experiment.journal import Journal, read_events
@@ -29,6 +37,7 @@ from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.scoring import score
 from nasforge.views.answers import answers_file, best_answers_file, class_names, read_answers, surest_mistakes
+from nasforge.views.results import networks_on_test
 
 
 def opened(folder):
@@ -336,6 +345,71 @@ def test_a_running_experiment_is_left_alone(folder):
 def test_numbers_below_one_are_refused(folder, wrong):
     with raises(SearchError, "type" if wrong == {"seeds": True} else "range", f"retrain.{next(iter(wrong))}"):
         retrain(folder, **wrong)
+
+
+def test_a_recipe_of_its_own_replaces_the_settings_of_the_search(retrained, tmp_path):
+    folder = Path(shutil.copytree(retrained[0], tmp_path / "small"))
+    (before,) = retrained[1]
+    changes = {"learning_rate": 0.3, "cutout_pixels": 2, "batch_size": 64}  # the search decided the first, has the last
+    (finalist,) = retrain(folder, seeds=1, epochs=2, device="cpu", recipe=changes)
+    assert finalist.recipe == finalist.to_json()["recipe"] == {"cutout_pixels": 2, "learning_rate": 0.3}
+    assert before.recipe == {}
+    searched = load(folder / "finalists" / before.retrained.networks[0]).description.trained["recipe"]
+    for part in (finalist.retrained, finalist.reference):
+        trained = load(folder / "finalists" / part.networks[0]).description.trained["recipe"]
+        assert trained == {**searched, **changes}
+    assert finalist.retrained.networks[0] not in before.retrained.networks
+    assert load(folder / "best").description.trained["finalist"] == finalist.retrained.networks[0]
+    rows = {row["kind"]: row for row in networks_on_test(load_state(folder), folder / "finalists")}
+    assert rows["trial"]["n"] == rows["reference"]["n"] == 1, "by the recipe that was tested last"
+    assert rows["trial"]["value"] == finalist.retrained.test["test/accuracy"].mean
+    names = {event.finalist for event in opened(folder)}
+    (again,) = retrain(folder, seeds=1, epochs=2, device="cpu", recipe=changes)
+    assert again == finalist
+    assert {event.finalist for event in opened(folder)} == names, "it continues: nothing is measured again"
+
+
+def test_a_recipe_that_the_network_cannot_take_trains_no_reference(folder, monkeypatch):
+    def cannot(network, recipe, split):
+        raise RecipeError([Problem("this network has no dropout", key="train.dropout", kind="unsupported")])
+
+    monkeypatch.setattr(work, "check_fits", cannot)
+    with raises(RecipeError, "unsupported", "train.dropout"):
+        retrain(folder, seeds=1, epochs=1, device="cpu", recipe={"dropout": 0.2})
+    assert not opened(folder) and not (folder / "finalists").exists()
+    too_far = {"crop_pixels": 9}  # the images have 8 pixels
+    monkeypatch.undo()
+    with raises(RecipeError, "range", "train.crop_pixels"):
+        retrain(folder, seeds=1, epochs=1, device="cpu", recipe=too_far)
+    assert not (folder / "finalists").exists()
+
+
+def test_whole_and_broken_numbers_of_a_recipe_are_the_same(folder):
+    (one,) = retrain(folder, seeds=1, epochs=1, device="cpu", recipe={"cutmix": 1})
+    (same,) = retrain(folder, seeds=1, epochs=1, device="cpu", recipe={"cutmix": 1.0})
+    assert one.retrained.networks == same.retrained.networks
+
+
+def test_a_recipe_that_changes_nothing_continues_the_retraining_without_one(retrained):
+    folder, finalists, _ = retrained
+    assert retrain(folder, seeds=2, epochs=2, device="cpu", recipe={"batch_size": 64}) == finalists
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "kind", "key"),
+    [
+        ({"cutout": 2}, RecipeError, "unknown", "train.cutout"),
+        ({"cutout_pixels": -2}, RecipeError, "range", "train.cutout_pixels"),
+        ({"class_weights": "balanced", "sampling": "balanced"}, RecipeError, "conflict", "train.class_weights"),
+        ({"train.cutout_pixels": 2}, ConfigError, "invalid", "recipe"),
+        ({"cutout_pixels": [2]}, ConfigError, "type", "recipe.cutout_pixels"),
+        ("sgd", ConfigError, "type", "recipe"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_before_any_training(folder, wrong, error, kind, key):
+    with raises(error, kind, key):
+        retrain(folder, seeds=1, epochs=1, device="cpu", recipe=wrong)
+    assert not (folder / "finalists").exists()
 
 
 def test_nothing_finished_is_said(folder):

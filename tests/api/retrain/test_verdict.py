@@ -60,6 +60,31 @@ def test_so_few_networks_cannot_tell(n):
         assert agreement.p_value == pytest.approx(agreement.least_p)
 
 
+@pytest.mark.parametrize(
+    ("search", "test", "p_value", "least"),
+    [
+        # Of 6 orders of 1 2 2 two each begin with 1, end with it, have it between: |S| is 2, 2, 0.
+        ([1, 2, 3], [1, 2, 2], 2 / 3, 2 / 3),
+        # Of the 6 ways to choose who has the two low values, the same two as above and the other two: 2 / 6.
+        ([1, 1, 2, 2], [1, 1, 2, 2], 1 / 3, 1 / 3),
+        ([1, 2, 3, 4], [1, 2, 3, 3], 1 / 6, 1 / 6),
+    ],
+)
+def test_the_p_value_with_ties_counts_all_orders(search, test, p_value, least):
+    agreement = rank_agreement(search, test)
+    assert (agreement.p_value, agreement.least_p) == (pytest.approx(p_value), pytest.approx(least))
+
+
+def test_the_p_value_of_many_networks_with_ties_is_of_a_sample():
+    search, test = list(range(10)), [0, 1, 2, 3, 4, 5, 6, 7, 7, 8]
+    assert rank_agreement(search, test).p_value < 0.001
+    mixed = rank_agreement(search, [3, 3, 1, 8, 0, 5, 2, 7, 4, 6])
+    from_table = stats.kendalltau(
+        search, [3, 3, 1, 8, 0, 5, 2, 7, 4, 6]
+    ).pvalue  # by the normal distribution: too small
+    assert mixed.p_value == pytest.approx(from_table, abs=0.1)
+
+
 def test_an_order_that_is_all_ties_is_none():
     assert rank_agreement([1, 1, 1], [0.1, 0.2, 0.3]).tau is None
 
@@ -104,7 +129,9 @@ def test_gain_without_chance_or_figures():
     assert alone.difference == pytest.approx(0.04) and alone.low is None and alone.n == (1, 1)
     assert gain([retrained(0.94)], [retrained()]) is None
     same = gain([retrained(0.9, 0.9)], [retrained(0.8, 0.8)])
-    assert (same.low, same.high) == (same.difference, same.difference)
+    assert (same.difference, same.low, same.high) == (pytest.approx(0.1), None, None)
+    pairs = gain_of_pairs([(retrained(0.9), retrained(0.8)), (retrained(0.7), retrained(0.6))])
+    assert (pairs.difference, pairs.low, pairs.high) == (pytest.approx(0.1), None, None)
 
 
 def test_judged_compares_top_with_random_and_reference():

@@ -114,7 +114,8 @@ def test_retrained_networks_have_roles_and_costs_and_the_search_the_mean(runs_di
     assert best is not None and best.architecture is not None
     name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
     names = [f"{name}-seed0-e9", f"{name}-seed1-e9", f"resnet-for-{name}-seed0-e9", "ensemble-of-2-abc"]
-    about = {"trained": {"seed": 1, "epochs": 9, "role": "found"}, "metrics": {"cost/params": 7.0}}
+    recipe = {"batch_size": 128, "cutout_pixels": 8, "unheard_of": 1}  # the first is the default
+    about = {"trained": {"seed": 1, "epochs": 9, "role": "found", "recipe": recipe}, "metrics": {"cost/params": 7.0}}
     place = folder / "finalists" / names[1]
     place.mkdir(parents=True)
     (place / "network.json").write_text(json.dumps(about))
@@ -124,7 +125,7 @@ def test_retrained_networks_have_roles_and_costs_and_the_search_the_mean(runs_di
     roles = [children[one].data.tags["nasforge.role"] for one in names]
     assert roles == ["found", "found", "reference", "ensemble"]
     assert children[names[1]].data.metrics == {"test/accuracy": 0.91, "cost/params": 7.0}
-    assert children[names[1]].data.params == {"seed": "1", "epochs": "9"}
+    assert children[names[1]].data.params == {"seed": "1", "epochs": "9", "train.cutout_pixels": "8"}
     metrics = parent.data.metrics
     assert metrics["test/accuracy"] == pytest.approx(0.905)
     assert metrics["test/accuracy_low"] < 0.905 < metrics["test/accuracy_high"]
