@@ -14,7 +14,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, one_line
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_whole
-from nasforge.core.recipe import recipe_of
+from nasforge.core.recipe import Recipe, recipe_of
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import load_data
 from nasforge.evaluators.guarded import guarded, needed
@@ -29,7 +29,7 @@ from nasforge.supernet.paths import PATHS
 from nasforge.supernet.relaxations import is_relaxation
 from nasforge.supernet.relaxed import Relaxed, forward_flops
 from nasforge.training.artifacts import load_weights, save_weights
-from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun
+from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun, without_stray_reads
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits
 from nasforge.training.recalibration import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate
@@ -136,7 +136,7 @@ class SharedWeights:
             supernet = build_supernet(proposal.space, data.shape[0], len(data.class_names))
             if proposal.weights is not None:
                 _load(supernet, report, proposal.weights)
-            recipe = without_overrun(recipe, device, supernet.narrowest)
+            recipe = _sound(recipe, device, supernet, data.shape)
             shared = shared_training(proposal, supernet, data, recipe, report.seed, device, self.training.task)
 
         def on_epoch(step: int, metrics: Mapping[str, float]) -> bool:
@@ -202,6 +202,15 @@ class SharedWeights:
             charged=charged,
             artifacts={"weights": save_weights(child.state_dict(), report)},
         )
+
+
+def _sound(recipe: Recipe, device: torch.device, supernet: Supernet, shape: tuple[int, ...]) -> Recipe:
+    """Return the recipe without what torch's CPU kernels would break in some path of a supernet."""
+    if device.type == "cpu" and uses_bf16(recipe, device):
+        for path in supernet.covering():
+            supernet.activate(path)
+            recipe = without_stray_reads(recipe, device, supernet.running, {shape})
+    return without_overrun(recipe, device, supernet.narrowest)
 
 
 def _load(supernet: Supernet, report: Report, weights: Artifact) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,16 @@ class Supernet(nn.Module):
     def narrowest(self) -> nn.Module:
         """All options at the smallest widths; on the meta device where widths are open."""
         return self.part({key: min(values) for key, values in self.widths.items()}) if self.widths else self.network
+
+    @property
+    def running(self) -> nn.Module:
+        """Return what runs: `network`, or a slice on the meta device."""
+        return self._running[0] if self._running else self.network
+
+    def covering(self) -> Iterator[Architecture]:
+        """Yield paths in which every option runs, but for some of those below an option."""
+        for number in range(max((len(domain.values) for domain in self.space.domains.values()), default=1)):
+            yield self.space.decide(_option_from_behind(number))
 
     def activate(self, architecture: Architecture) -> None:
         """Make `architecture` the path that runs.

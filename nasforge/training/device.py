@@ -224,7 +224,7 @@ def without_stray_reads(
     Args:
         recipe: settings of the training.
         device: device of the training.
-        network: takes images N x C x H x W.
+        network: takes images N x C x H x W; on the meta device is enough. Of a supernet what it runs is looked at.
         shapes: C, H, W of the images that it is trained on.
     """
     strided = [module for module in network.modules() if isinstance(module, nn.Conv2d) and _may_read_astray(module)]
@@ -242,7 +242,7 @@ def without_stray_reads(
     try:
         with torch.no_grad():
             for shape in set(shapes):
-                network.eval()(torch.zeros(2, *shape))
+                network.eval()(torch.zeros(2, *shape, device=next(network.parameters()).device))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return recipe  # `check_shapes` says what is wrong with them
     finally:

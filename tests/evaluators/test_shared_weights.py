@@ -11,14 +11,16 @@ from nasforge.api.search import search
 from nasforge.core.errors import BuildError, ConfigError, DataError
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Evaluator
+from nasforge.core.recipe import Recipe
 from nasforge.core.trial import Artifact, Measure, TrainShared
 from nasforge.data import load_data
-from nasforge.evaluators.shared_weights import SharedWeights
+from nasforge.evaluators.shared_weights import SharedWeights, _sound
 from nasforge.evaluators.training import Training
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.settings.spec import SearchSpec
 from nasforge.supernet.inheritance import inherited
+from nasforge.supernet.network import build_supernet
 from nasforge.training.artifacts import load_weights
 from nasforge.training.scoring import score
 
@@ -27,6 +29,10 @@ SPACE = load_space("tiny")
 KEY = "model.stage1.layer1.block"
 _POINT = SPACE.default_point().values
 TWO = SPACE.fixed({key: value for key, value in _POINT.items() if key != KEY}).fixed({f"{KEY}.bottleneck.reduction": 4})
+SHARED = SPACE.fixed(
+    {key: value for key, value in _POINT.items() if key.startswith("train.")}
+    | {key: domain.values[0] for key, domain in SPACE.domains.items() if ".block." in key}
+)
 A, B = (TWO.fixed({KEY: option}).default_point() for option in ("residual", "bottleneck"))
 
 
@@ -212,6 +218,22 @@ def test_a_supernet_with_open_widths_is_trained_and_measured_at_any(tmp_path):
         assert {key: tensor.shape for key, tensor in child.items()} == {
             k: t.shape for k, t in built.state_dict().items()
         }
+
+
+@pytest.mark.parametrize("space", [TWO, SHARED], ids=["fixed widths", "open widths"])
+@pytest.mark.parametrize(("edge", "precision"), [(8, "bf16"), (2, "fp32")])
+def test_a_supernet_whose_images_become_as_narrow_as_a_stride_is_trained_in_fp32(space, edge, precision):
+    supernet = build_supernet(space, 1, 10)
+    assert bool(supernet.widths) == (space is SHARED)
+    sound = _sound(Recipe(precision="bf16"), torch.device("cpu"), supernet, (1, edge, edge))
+    assert sound.precision == precision
+
+
+def test_every_option_runs_in_a_covering_path():
+    paths = list(build_supernet(SHARED, 1, 10).covering())
+    for key, domain in SHARED.domains.items():
+        if domain.size > 1:
+            assert {path.values[key] for path in paths if key in path.values} == set(domain.values), key
 
 
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel_hard", "dirichlet"])
