@@ -212,9 +212,12 @@ def _gain_text(whom: str, gain: Gain, figure: str) -> str:
     title = f"Gain over {whom}" + (f" in {figure}" if figure != _FIGURES[0] else "")
     counted = _counted(gain)
     if gain.low is None or gain.high is None:
-        why = "too few for an interval" if min(gain.n) < 2 else "no interval, since they are all equal on either side"
-        if min(gain.n) > 1 and gain.over == ("pairs", "pairs"):
+        if min(gain.n) < 2:
+            why = "too few for an interval"
+        elif gain.over == ("pairs", "pairs"):
             why = "no interval, since all differences are equal"
+        else:
+            why = "no interval, since they are all equal on either side"
         return f"{title}: {fixed(gain.difference, 4, '+')} ({counted}: {why})"
     interval = f"{fixed(gain.low, 4, '+')} .. {fixed(gain.high, 4, '+')}"
     return f"{title}: {fixed(gain.difference, 4, '+')} (95 % interval {interval}; {counted})"

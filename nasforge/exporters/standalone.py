@@ -30,9 +30,9 @@ ENDINGS = {
     "AVIF": (".avif",),
 }
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-SYSTEM_FOLDERS = {
-    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"),
-}
+SYSTEM_FOLDERS = frozenset(
+    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
+)
 LARGEST_PIXELS = 178_956_970
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

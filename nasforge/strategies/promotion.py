@@ -127,7 +127,7 @@ class Promotion:
                     kind="unsupported",
                     key="strategy.of",
                 )
-            if self._is_last(asked.architecture):
+            if self._begins_again(asked.architecture):
                 self._new.withdraw(number)
                 return None
             origin = replace(asked.origin or Origin(), strategy=self._name)
@@ -206,7 +206,7 @@ class Promotion:
         waiting = [self._reached[proposal.rung - 1][index] for index in self._waiting(proposal.rung - 1)]
         return next((trial for trial in waiting if trial.point.point_id == proposal.architecture.point_id), None)
 
-    def _is_last(self, point: Architecture) -> bool:
+    def _begins_again(self, point: Architecture) -> bool:
         """Return whether a point comes again because all points of the space have begun; only promotions are left."""
         if not self._points[point.point_id] or getattr(self._new, "repeats", False):
             return False

@@ -7,7 +7,6 @@ import gc
 import logging
 import math
 import os
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from nasforge.core.errors import ConfigError, DataError
 from nasforge.core.gpu_share import lent, share_of_card
 from nasforge.core.recipe import Recipe
 from nasforge.data.cache import cache_folder
+from nasforge.models.costs import cpu_name
 
 log = logging.getLogger(__name__)
 
@@ -152,12 +152,12 @@ def bf16_is_faster() -> bool:
     """
     able = sorted(name for name, has in torch.cpu.get_capabilities().items() if has is True)
     try:
-        place = cache_folder() / f"bf16_{digest([_processor(), able, torch.__version__])}"
+        place = cache_folder() / f"bf16_{digest([cpu_name(), able, torch.__version__])}"
         if place.is_file() and (known := place.read_text(encoding="ascii")) in ("faster", "slower"):
             return known == "faster"
     except (DataError, OSError, UnicodeDecodeError):  # there is no such folder: every process times it
-        return _bf16_wins_time()
-    faster = _bf16_wins_time()
+        return _time_bf16()
+    faster = _time_bf16()
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = place.with_name(f"{place.name}.{os.getpid()}")
@@ -166,16 +166,9 @@ def bf16_is_faster() -> bool:
     return faster
 
 
-def _processor() -> str:
-    """Return the name of the CPU."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+def _time_bf16() -> bool:
+    """Return whether bfloat16 takes at most .8 of the time of fp32 now."""
 
-
-def _bf16_wins_time() -> bool:
     def seconds(bf16: bool) -> float:
         images = torch.full((16, 32, 14, 14), 0.5).to(memory_format=torch.channels_last).requires_grad_()
         weights = torch.full((32, 32, 3, 3), 0.01).to(memory_format=torch.channels_last).requires_grad_()

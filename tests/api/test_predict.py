@@ -13,7 +13,7 @@ from nasforge.api.predict import predict, predictor
 from nasforge.api.prepare import prepare
 from nasforge.cli import app as cli
 from nasforge.core.errors import DataError, ExportError
-from nasforge.data import load_data
+from nasforge.data import image_folder, load_data
 from nasforge.data.image_file import read_image
 from nasforge.data.input_rule import CENTRE_CROP, InputRule, prepared
 from nasforge.exporters import onnx, standalone
@@ -111,6 +111,7 @@ def test_the_script_and_predict_find_the_same_files_in_a_folder(runs, tmp_path):
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     ours = [answer.file for answer in predict(runs / "plain", [tmp_path])]
     assert [str(file) for file in standalone.files_of([str(tmp_path)])] == ours
+    assert standalone.SYSTEM_FOLDERS == image_folder._SYSTEM_FOLDERS
     assert [file.removeprefix(f"{tmp_path}/") for file in ours] == ["a/0.png", "a/below/1.PNG", "a/linked/1.PNG"]
 
 

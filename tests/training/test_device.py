@@ -96,19 +96,19 @@ def test_bf16_is_timed_against_fp32_without_a_random_number(monkeypatch, bf16, f
     monkeypatch.setattr(torch, "autocast", Autocast)
     before = torch.get_rng_state()
     with torch.inference_mode():
-        assert devices._bf16_wins_time() is faster
+        assert devices._time_bf16() is faster
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_all_processes_of_a_machine_take_the_same_precision(monkeypatch, tmp_path):
     monkeypatch.setenv("NASFORGE_CACHE", str(tmp_path))
     timed = iter([True, False])
-    monkeypatch.setattr(devices, "_bf16_wins_time", lambda: next(timed))
+    monkeypatch.setattr(devices, "_time_bf16", lambda: next(timed))
     assert [devices.bf16_is_faster.__wrapped__() for _ in range(3)] == [True] * 3, "timed once, then read"
     (kept,) = tmp_path.glob("bf16_*")
     kept.write_text("half")
     assert devices.bf16_is_faster.__wrapped__() is False, "damaged: timed again"
-    monkeypatch.setattr(devices, "_bf16_wins_time", lambda: True)
+    monkeypatch.setattr(devices, "_time_bf16", lambda: True)
     monkeypatch.setenv("NASFORGE_CACHE", "/dev/null/none")
     assert devices.bf16_is_faster.__wrapped__() is True, "without a folder every process times it"
 

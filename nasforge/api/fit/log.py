@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError, one_line
+from nasforge.core.ranges import is_number, is_whole
 from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone, unwritable
 
 SCHEMA = 1
@@ -155,12 +156,8 @@ def entries_of(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -180,21 +177,21 @@ def _is_inside(value: Any) -> bool:
     return isinstance(value, str) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts
 
 
-_EVERY = {"kind": _is_text, "at": _is_number, "used": _is_number}
+_EVERY = {"kind": _is_text, "at": _is_finite, "used": _is_finite}
 _FIELDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "begun": {"inputs": _is_mapping},
     "inspected": {"inspection": _is_mapping},
     "decision": {"name": _is_text, "value": lambda value: True},
     "yardsticks": {"rows": _are_rows},
     "probed": {"backbone": _is_text, "said": _is_text},
-    "searched": {"until": _is_number},
-    "chosen": {"until": _is_number, "winner": _is_text},
-    "last_training": {"network": _is_text, "until": _is_number, "deadline": _is_number},
-    "trained": {"folder": _is_inside, "network": _is_text, "epochs": _is_whole},
-    "tuning": {"network": _is_text, "epochs": _is_whole},
+    "searched": {"until": _is_finite},
+    "chosen": {"until": _is_finite, "winner": _is_text},
+    "last_training": {"network": _is_text, "until": _is_finite, "deadline": _is_finite},
+    "trained": {"folder": _is_inside, "network": _is_text, "epochs": is_whole},
+    "tuning": {"network": _is_text, "epochs": is_whole},
     "opened": {"what": _is_text},
     "tested": {"what": _is_text, "figures": _is_mapping},
-    "curve": {"time": _is_number},
+    "curve": {"time": _is_finite},
     "finished": {"content": _is_mapping},
 }
 """Kind of a line -> its fields that are read without a further look, and what they must be."""
