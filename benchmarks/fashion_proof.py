@@ -3,6 +3,7 @@
     NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py  # -> benchmarks/results/fashion_proof.json
     NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --limits small --epochs 60 --seeds 5
     NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --again --finalist --epochs 60 --seeds 1
+    NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --widened --finalist --epochs 60 --seeds 2
 
 `large` is 300k params and 40M FLOPs, `small` 100k and 15M. The search (`predictor`, space `fashion_proof.yaml`) trains
 networks on 20,000 of the training images and validates on 10,000 others: 3 epochs at 14x14 pixels, 3 at 28x28 if the
@@ -13,12 +14,15 @@ image is given apart. Two trainings run side by side, on one thread each. The sa
 with fewer minutes, more epochs or more seeds.
 
 `--finalist` trains both by a recipe for long schedules: batches of 256, a rate of 0.4, shifts of 4 pixels and cutout of
-10. `--again` takes the network of the result's last search instead of searching.
+10. `--again` takes the network of the result's last search instead of searching. `--widened` takes it too, and first
+raises its widths: of all wider ones of the space within the limits, the one whose lesser share of a limit is largest.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import os
 from pathlib import Path
@@ -33,7 +37,9 @@ from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.state import load_state
-from nasforge.models.costs import count_flops, count_params
+from nasforge.models import network as networks
+from nasforge.models.costs import costs_of
+from nasforge.settings.space_file import load_space
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "fashion_proof.json"
@@ -51,16 +57,13 @@ def resnet(limits: list[str], shape: tuple[int, int, int]) -> tuple[str, SearchS
     """The widest ResNet-preact-20 within the limits."""
     bounds = [Constraint.parse(text) for text in limits]
     width = 1
-    while not any(bound.violation(costs_of(width + 1, shape)) for bound in bounds):
+    while True:
+        costs = costs_of(functools.partial(preact_resnet20, shape[0], 10, width + 1), shape)
+        if any(bound.violation(costs) for bound in bounds):
+            break
         width += 1
     name = f"ResNet-preact-20 x {width / 16:g}"
     return name, SearchSpace(name, (), builder="fashion_proof:build", arguments={"width": width})
-
-
-def costs_of(width: int, shape: tuple[int, int, int]) -> dict[str, float]:
-    """Params and FLOPs of the ResNet-preact-20 of this width."""
-    network = preact_resnet20(shape[0], 10, width)
-    return {"cost/params": count_params(network), "cost/flops": count_flops(network, shape)}
 
 
 def small(flops: float, *, shape: tuple[int, int, int], classes: int) -> tuple[str, SearchSpace]:
@@ -162,19 +165,43 @@ def write_row(result: Path, protocol: str, title: str, row: dict[str, Any]) -> N
 def last_search(limits: str) -> tuple[str, dict[str, Any]]:
     """The title of the last search within these limits, without its epochs, and the decisions that it found."""
     rows = json.loads(RESULT.read_text())["runs"]
-    title = [title for title in rows if title.startswith(f"{limits}, ") and ", again" not in title][-1]
+    without_search = (", again, ", ", widened, ")
+    of_searches = [title for title in rows if not any(how in title for how in without_search)]
+    title = [title for title in of_searches if title.startswith(f"{limits}, ")][-1]
     return title.rpartition(", ")[0], rows[title]["finalists"][0]["architecture"]["values"]
+
+
+def widened(network: dict[str, Any], limits: list[str]) -> dict[str, Any]:
+    """The network with widths, none smaller, that come nearest to all limits: the largest least share of a limit."""
+    space = load_space(HERE / "fashion_proof.yaml")
+    bounds = [Constraint.parse(text) for text in limits]
+    widths = [key for key in network if key.endswith(".width")]
+    best, largest_share = network, 0.0
+    for chosen in itertools.product(*(space.domains[key].values for key in widths)):
+        if any(width < network[key] for key, width in zip(widths, chosen, strict=True)):
+            continue
+        wider = {**network, **dict(zip(widths, chosen, strict=True))}
+        make = functools.partial(networks.build, space, space.point(wider), in_channels=1, classes=10)
+        costs = costs_of(make, (1, 28, 28))
+        shares = [costs[bound.metric] / bound.bound for bound in bounds]
+        if max(shares) <= 1 and min(shares) > largest_share:
+            best, largest_share = wider, min(shares)
+    return best
 
 
 def main(description: str) -> None:
     parser = parser_of(description, minutes=90, epochs=12, seeds=3)
     parser.add_argument("--limits", choices=LIMITS, default="large")
     parser.add_argument("--finalist", action="store_true", help="train the last networks by the finalist's recipe")
-    parser.add_argument("--again", action="store_true", help="take the network of the result's last search")
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument("--again", action="store_true", help="take the network of the result's last search")
+    origin.add_argument("--widened", action="store_true", help="take it with the widths that the limits allow")
     options = parser.parse_args()
-    title, network = f"{options.limits}, {options.minutes:g} minutes", None
-    if options.again:
+    title, network, how = f"{options.limits}, {options.minutes:g} minutes", None, ""
+    if options.again or options.widened:
+        how = "again" if options.again else "widened"
         title, network = last_search(options.limits)
+        network = widened(network, LIMITS[options.limits]) if options.widened else network
     row = prove(
         "fashion_proof.yaml",
         {
@@ -185,13 +212,13 @@ def main(description: str) -> None:
         LIMITS[options.limits],
         [{"epochs": 3, "resolution": 14}, {"epochs": 6}, {"epochs": 12}],
         f"fashion_proof:{options.limits}",
-        f"fashion-proof-{options.limits}{'-again' * options.again}",
+        "-".join(filter(None, ("fashion-proof", options.limits, how))),
         options,
         network=network,
         recipe=FINALIST if options.finalist else None,
     )
-    recipe = ", finalist's recipe" * options.finalist
-    write_row(RESULT, description, f"{title}{', again' * options.again}, {options.epochs} epochs{recipe}", row)
+    recipe = "finalist's recipe" if options.finalist else ""
+    write_row(RESULT, description, ", ".join(filter(None, (title, how, f"{options.epochs} epochs", recipe))), row)
 
 
 if __name__ == "__main__":
