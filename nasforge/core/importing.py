@@ -245,7 +245,7 @@ def _files_of(module: str, folder: Path | None = None) -> tuple[Path, ...] | Non
             file, search = spec.origin if spec.has_location else None, spec.submodule_search_locations
         if file:
             files.append(Path(file))
-        if name != module and search is None:
+        if name != module and search is None and module not in sys.modules:  # `os.path` is one, `os` no package
             return None
     return tuple(files)
 

@@ -25,6 +25,7 @@ _EAGER_STEPS = 3
 _MOST_SHAPES = 4
 _TOLERANCE = 0.05
 """Largest relative difference of the recorded pass from the eager one, which rounds otherwise."""
+_WITHOUT = "this training runs without CUDA graphs (%s); leave out cuda_graphs for such networks"
 
 
 class Graphs:
@@ -84,7 +85,7 @@ class Graphs:
         if not reason:
             self._recorded[inputs.shape] = recorded
             return recorded
-        log.warning("this training runs without CUDA graphs (%s); leave out cuda_graphs for such networks", reason)
+        log.warning(_WITHOUT, reason)
         self._eager = True
         self._recorded.clear()
         return None
@@ -143,8 +144,14 @@ def _hooked(network: nn.Module) -> bool:
 def forward_of(network: nn.Module, device: torch.device, *, bf16: bool, cuda_graphs: bool) -> Forward:
     """Return the forward pass of a training: the network, or its CUDA graphs where they are wanted and there is a GPU.
 
-    On a CPU a warning says that there are none.
+    On a CPU, and for a network that has hooks before its training begins, a warning says that there are none.
     """
-    if cuda_graphs and device.type != "cuda":
+    if not cuda_graphs:
+        return network
+    if device.type != "cuda":
         log.warning("cuda_graphs has no effect on device %s", device)
-    return Graphs(network, bf16=bf16) if cuda_graphs and device.type == "cuda" else network
+        return network
+    if _hooked(network):
+        log.warning(_WITHOUT, "its modules have hooks, which a replay would leave out")
+        return network
+    return Graphs(network, bf16=bf16)

@@ -63,6 +63,10 @@ def test_a_file_called_like_a_module_of_pythons(working_folder, name):
         load(name, "builder")
 
 
+def test_a_module_of_a_module_that_is_no_package():
+    assert load("os.path:join", "builder 'os.path:join'") is os.path.join
+
+
 def test_a_file_called_like_an_installed_module(working_folder):
     file = made(working_folder, "yaml")
     with raises(ConfigError, "missing", "builder", "yaml", "build", file):

@@ -140,3 +140,12 @@ def test_a_network_with_hooks_in_eval_mode_or_of_another_shape_is_not_replayed(m
 def test_on_a_cpu_a_warning_says_that_there_are_none(caplog):
     assert same(trained(cuda_graphs=True, epochs=1)[0], trained(epochs=1)[0])
     assert "cuda_graphs has no effect on device cpu" in caplog.text
+
+
+def test_a_network_with_hooks_of_its_own_is_not_recorded_and_the_log_says_so(caplog):
+    net = network()
+    net.register_forward_pre_hook(lambda *arguments: None)
+    gpu = torch.device("cuda")
+    assert graphs.forward_of(net, gpu, bf16=False, cuda_graphs=True) is net
+    assert "without CUDA graphs (its modules have hooks" in caplog.text
+    assert isinstance(graphs.forward_of(network(), gpu, bf16=False, cuda_graphs=True), graphs.Graphs)
