@@ -11,7 +11,7 @@ network is among the best third (ASHA), and 6 more if it is again. Its best netw
 within the same limits (pre-activation, 20 layers; its paper's 16 channels have 272k params and 31M FLOPs) are then
 trained `--epochs` on all 60,000 by one recipe. Each meets the test split once; the mean over an image and its mirror
 image is given apart. Two trainings run side by side, on one thread each. The same command continues a stopped run, also
-with fewer minutes, more epochs or more seeds.
+with fewer minutes, more epochs or more seeds. Ctrl-C during the last trainings writes what is tested by then.
 
 `--finalist` trains both by a recipe for long schedules: batches of 256, a rate of 0.4, shifts of 4 pixels and cutout of
 10. `--again` takes the network of the result's last search instead of searching. `--widened` takes it too, and first
@@ -25,6 +25,8 @@ import functools
 import itertools
 import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from machine import describe, write
 from torch import nn
 
 import nasforge
+from nasforge.api.retrain import Finalist
 from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
@@ -124,22 +127,25 @@ def prove(
         runs_dir=options.runs_dir,
         tracking_uri="none",
     )
-    finalists = nasforge.retrain(
-        options.runs_dir / name,
-        seeds=options.seeds,
-        epochs=options.epochs,
-        recipe=recipe,
-        tta="flip",
-        reference=reference,
-        runner=runner,
-        trust=True,
-        progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
-    )
+    finalists: Sequence[Finalist] = ()
+    with suppress(KeyboardInterrupt):  # then the row has what has met the test split so far
+        finalists = nasforge.retrain(
+            options.runs_dir / name,
+            seeds=options.seeds,
+            epochs=options.epochs,
+            recipe=recipe,
+            tta="flip",
+            reference=reference,
+            runner=runner,
+            trust=True,
+            progress=lambda name, epoch, epochs, metrics: print(name, f"{epoch}/{epochs}", flush=True),
+        )
     return {
         "machine": describe(),
         "trials": state.counts(),
         "worker_s": state.charged.worker_seconds,
         "epochs": options.epochs,
+        "network": network,
         "finalists": [finalist.to_json() for finalist in finalists],
         "tests": load_state(options.runs_dir / name).tests,
     }

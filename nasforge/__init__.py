@@ -39,6 +39,11 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 
+def __dir__() -> list[str]:
+    """Return the public names, for completion, before they are loaded."""
+    return sorted({*globals(), *_PUBLIC})
+
+
 def __getattr__(name: str) -> Any:
     """Load the public names when they are used, so that `import nasforge` stays light."""
     if name not in _PUBLIC:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expecting import raises
 
 from nasforge.api.forecast import forecast
 from nasforge.api.listing import listing
 from nasforge.api.search import search
 from nasforge.core.about import About
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import StopNow
+from nasforge.core.errors import SearchError, StopNow
 from nasforge.core.events import Asked, Ended
 from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, Int, SearchSpace
@@ -160,3 +161,13 @@ def test_a_search_that_was_stopped_has_not_ended(tmp_path: Path) -> None:
         run(tmp_path, SIX, Stops())
     assert not any(isinstance(event, Ended) for event in read_events(tmp_path / "small"))
     assert [row["state"] for row in listing(tmp_path)] == ["stopped"]
+
+
+def test_where_every_point_is_above_the_limits_the_least_costs_are_said(tmp_path: Path) -> None:
+    class Costly(Counting):
+        def check(self, proposal: Proposal) -> dict[str, float]:
+            assert isinstance(proposal, Measure)
+            return {"cost/params": 10.0 * int(proposal.architecture.values["model.depth"])}
+
+    with raises(SearchError, "empty", "constraints", "6 proposals", "params<=1", "params: 10"):
+        run(tmp_path, SIX, Costly(), constraints=["params<=1"])

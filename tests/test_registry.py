@@ -133,8 +133,8 @@ def test_names_in_the_files_of_earlier_versions_are_forwarded(tmp_path: Path) ->
 
 @pytest.mark.parametrize("value", ["abc", 2.5, None])
 def test_options_are_checked_by_type(value: object) -> None:
-    with raises(ConfigError, "type", "population", "evolution", "integer", repr(value)):
-        registry.check_options("strategy", "evolution", {"population": value}, taken=1)
+    with raises(ConfigError, "type", "population", "pbt", "integer", repr(value)):
+        registry.check_options("strategy", "pbt", {"population": value}, taken=1)
 
 
 def test_a_module_that_breaks_while_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ def deep_is_dear(proposal: Proposal) -> Mapping[str, float]:
 
 
 def searched(runs: Path, trials: int, **settings: Any) -> Path:
-    settings = {"strategy": "evolution", "constraints": ["params<=6k"], **settings}
+    evolution = {"name": "evolution", "population": 20}  # by default it follows the budget, which differs here
+    settings = {"strategy": evolution, "constraints": ["params<=6k"], **settings}
     config = toy_config(runs, budget={"trials": trials}, **settings)
     with toy_experiment(config, check=deep_is_dear) as experiment:
         run(experiment, Planted())

@@ -12,6 +12,7 @@ from nasforge.views.results import kind_text
 from nasforge.views.svg import number_text
 from nasforge.views.texts import (
     bytes_text,
+    excess_text,
     metric_text,
     metric_title,
     seconds_text,
@@ -59,6 +60,7 @@ FILTERS = {
     "when": when_text,
     "metric": metric_text,
     "share": share_text,
+    "excess": excess_text,
     "title": metric_title,
     "number": number_text,
     "quoted": lambda text: quote(str(text), safe=":"),

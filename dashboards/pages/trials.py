@@ -15,6 +15,7 @@ from nasforge.core.trial import Trial
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, metrics_of, number_of, sort_link
 from nasforge.views import charts, tables
+from nasforge.views.texts import status_text
 
 PER_PAGE = 100
 _IN_TABLE = ("val/", "cost/", "zc/", "supernet/", "time/train_s")
@@ -158,6 +159,6 @@ def trials(view: View, query: Query) -> dict[str, Any]:
             "sort": query.get("sort", ""),
             "down": query.get("down", ""),
         },
-        "statuses": charts.STATUSES,
+        "statuses": [(status, status_text(status, view.reader.standing)) for status in charts.STATUSES],
         "problem": table.problem,
     }

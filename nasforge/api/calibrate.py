@@ -12,10 +12,12 @@ from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Budget
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Tracker
+from nasforge.core.ranges import check_whole
 from nasforge.experiment.experiment import Experiment
-from nasforge.settings.experiment import ExperimentConfig, Named, name_after, resolve
+from nasforge.settings.experiment import ExperimentConfig, Named, name_after, name_from, resolve
 from nasforge.views.calibration import Calibration, calibration
 
+_REPLACED = ("strategy", "pruner", "budget", "start_from")
 _STRATEGY = "nasforge.strategies.repeated:Repeated"
 
 
@@ -47,7 +49,7 @@ def calibrate(
         proxies: zero-cost scores to compare as well.
         trials: of the search whose cost is forecast.
         config: a whole configuration, whose strategy, pruner and budget are replaced, under its name; or
-        settings: as in `nasforge.resolve`, without those three.
+        settings: as in `nasforge.resolve`, without those three and without `start_from`.
         trackers: watch the events, in addition to MLflow.
         say: takes what the user should know while it runs.
         on_open: is given the experiment before the first trial.
@@ -56,6 +58,9 @@ def calibrate(
         NasforgeError: a user's mistake, in words.
         StopNow: as in `search`.
     """
+    for key in _REPLACED:
+        if settings.get(key) is not None:
+            raise ConfigError(f"calibrate has its own {key}; leave it out", kind="conflict", key=key)
     named = config is not None or "name" in settings
     config = config or resolve({"strategy": _STRATEGY, **settings})
     settings_asked = configured(config, networks, seeds, proxies, named=named)
@@ -71,12 +76,8 @@ def configured(
     Raises:
         ConfigError: the numbers or the ladder do not do.
     """
-    if networks < 3 or seeds < 1:
-        raise ConfigError(
-            f"calibrate needs at least 3 networks and 1 seed, got {networks} and {seeds}",
-            kind="range",
-            key="networks" if networks < 3 else "seeds",
-        )
+    check_whole(networks, "networks", 3)
+    check_whole(seeds, "seeds", 1)
     ladder = tuple(rung for rung in config.ladder if not rung.proxies)
     if len(ladder) < 2:
         raise ConfigError(
@@ -87,9 +88,10 @@ def configured(
         )
     scores = Rung(proxies=tuple(proxies)) if proxies else next((r for r in config.ladder if r.proxies), None)
     options = {"networks": networks, "seeds": seeds, "scored": scores is not None}
+    searched = name_after(config.space, config.data, f"s{config.seed}")
     return replace(
         config,
-        name=config.name if named else f"calibrate-{name_after(config.space, config.data, f's{config.seed}')}",
+        name=config.name if named else name_from(f"calibrate-{searched}"),
         strategy=Named(_STRATEGY, options),
         pruner=Named("none"),
         ladder=(*((scores,) if scores else ()), *ladder),

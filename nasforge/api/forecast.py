@@ -284,7 +284,7 @@ def _epoch_seconds(
         times.append(time.monotonic())
         return len(times) < 2
 
-    with tempfile.TemporaryDirectory(prefix="nasforge-probe-") as folder, worker_threads(config):
+    with tempfile.TemporaryDirectory(prefix="nasforge-probe-") as folder, worker_threads(config, proposal):
         began = time.monotonic()
         result = perform(evaluator, Job(0, 1, proposal, trial_seed(config.seed, 0), costs, Path(folder)), send)
         spent = time.monotonic() - began

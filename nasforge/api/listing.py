@@ -11,7 +11,6 @@ from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.experiment.journal import (
     FIT,
     JOURNAL,
-    LOCK,
     SEARCH,
     campaigns_in,
     experiments_in,
@@ -21,6 +20,7 @@ from nasforge.experiment.journal import (
     without_collection,
 )
 from nasforge.experiment.state import State, load_state
+from nasforge.views.reader import standing_of
 
 RUNNING, FINISHED, STOPPED, BROKEN = "running", "finished", "stopped", "broken"
 """States of a row: a process works on it, it has reached its end, its command continues it, it cannot be read."""
@@ -62,7 +62,7 @@ def _fit(folder: Path) -> dict[str, Any]:
     if not entries:
         raise JournalError(f"{folder / FIT}: the log is empty, so the fit has not started", kind="empty")
     finished = finished_of(entries)
-    state = _state([folder / FIT], finished is not None)
+    state = RUNNING if is_locked(folder / FIT) else STOPPED if finished is None else FINISHED
     row: dict[str, Any] = {"state": state, "started": float(entries[0]["at"])}
     if finished is not None:
         with reading(folder):
@@ -76,7 +76,7 @@ def _fit(folder: Path) -> dict[str, Any]:
 
 def _search(folder: Path) -> dict[str, Any]:
     state = load_state(folder)
-    row = {"state": _state([folder / LOCK], state.done), "started": _started(folder), **_best([state])}
+    row = {"state": standing_of(folder, state), "started": _started(folder), **_best([state])}
     if state.header.config["strategy"]["name"] == _CALIBRATES:
         row["kind"] = "calibration"
     return row
@@ -86,14 +86,9 @@ def _campaign(folder: Path) -> dict[str, Any]:
     folders = experiments_in(folder)
     states = [load_state(search) for search in folders]
     starts = [started for search in folders if (started := _started(search)) is not None]
-    state = _state([search / LOCK for search in folders], all(state.done for state in states))
+    standings = {standing_of(search, state) for search, state in zip(folders, states, strict=True)}
+    state = next((state for state in (RUNNING, STOPPED) if state in standings), FINISHED)
     return {"state": state, "started": min(starts, default=None), **_best(states)}
-
-
-def _state(locks: Sequence[Path], finished: bool) -> str:
-    if any(map(is_locked, locks)):
-        return RUNNING
-    return FINISHED if finished else STOPPED
 
 
 def _started(folder: Path) -> float | None:

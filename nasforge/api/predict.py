@@ -106,14 +106,14 @@ class Predictor:
 
 
 def predict(
-    model: str | Path, files: Sequence[str | Path], *, runs_dir: str | Path = "runs", trust: bool = False
+    model: str | Path, files: str | Path | Sequence[str | Path], *, runs_dir: str | Path = "runs", trust: bool = False
 ) -> list[Prediction]:
     """Name the class of image files.
 
     Args:
         model: the name of a fit or an experiment in `runs_dir`, its folder, a network folder, a folder with exported
             files, or an ONNX file of an export.
-        files: image files, and folders of images.
+        files: image files, and folders of images; or one of them.
         runs_dir: where fits and experiments live.
         trust: you agree to run the builder that a network folder names, see `nasforge.load`.
 
@@ -125,6 +125,7 @@ def predict(
         DataError: there are no files, or a folder has no images.
         TrustError: the network folder names code that you have not agreed to run.
     """
+    files = [files] if isinstance(files, (str, Path)) else files
     if any(not str(file).strip() for file in files):
         raise DataError("predict: an image's path is empty; name files or folders of images", kind="empty")
     predictions = list(predictor(model, runs_dir=runs_dir, trust=trust).predict(files))

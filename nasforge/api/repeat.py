@@ -115,7 +115,7 @@ def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | Non
         steps[step] = dict(metrics)
         return step < last_step
 
-    with tempfile.TemporaryDirectory(prefix="nasforge-rerun-") as temporary, worker_threads(config):
+    with tempfile.TemporaryDirectory(prefix="nasforge-rerun-") as temporary, worker_threads(config, trial.proposal):
         place = Path(temporary)
         weights = trial.weights
         if weights is not None:

@@ -15,7 +15,7 @@ from nasforge.api.stopping import CONTINUES, progress_of, search_signals
 from nasforge.core import trust
 from nasforge.core.about import About, about_of
 from nasforge.core.command_line import command_for
-from nasforge.core.errors import ConfigError, DataError, StopNow, did_you_mean
+from nasforge.core.errors import ConfigError, DataError, JournalError, StopNow, did_you_mean
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.goals import COSTS, OPTIMUM
 from nasforge.core.ladder import in_unit
@@ -28,6 +28,7 @@ from nasforge.experiment.state import State
 from nasforge.experiment.verdicts import Check
 from nasforge.experiment.versions import differences, versions_of
 from nasforge.models.resolution import BY_RESOLUTION, suited
+from nasforge.runners.resources import asked_for, kind_of
 from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, resolve, suited_evaluator
 from nasforge.strategies.named import strategy_of
 from nasforge.strategies.starting import Starting
@@ -130,6 +131,10 @@ def _search(
                         experiment.interrupt()
                         if asked.now is not None:
                             raise asked.now from None
+                        raise
+                    except Exception:  # of the whole search, such as a full disk: no trial is to blame
+                        with suppress(JournalError):
+                            experiment.interrupt()
                         raise
                 experiment.end()
                 state = experiment.state
@@ -362,14 +367,14 @@ def make_check(config: ExperimentConfig, evaluator: Evaluator) -> Check:
 
 
 @contextmanager
-def worker_threads(config: ExperimentConfig) -> Iterator[None]:
-    """Torch with as many threads as a worker of this search has, since sums on a CPU depend on them."""
+def worker_threads(config: ExperimentConfig, proposal: Proposal) -> Iterator[None]:
+    """Torch with as many threads as a worker has for this proposal, since sums on a CPU depend on them."""
     if config.runner.name != "ray_tune":
         yield
         return
     import torch
 
-    cpus = (config.runner.options.get("resources") or {}).get("measure", {}).get("cpu", 1)
+    cpus = asked_for(config.runner.options.get("resources")).get(kind_of(proposal), {}).get("cpu", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, int(cpus)))
     try:

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.domains import Domain, same
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.journal import JOURNAL, experiments_in, has_begun, read_header
 from nasforge.experiment.state import load_state
-from nasforge.settings.experiment import TRAININGS, ExperimentConfig, suited_evaluator
+from nasforge.settings.experiment import ExperimentConfig, begins_with_default, suited_evaluator
 from nasforge.settings.space_file import load_portfolio, shipped_portfolios
 from nasforge.settings.values import AUTOMATIC, DEFAULT_POINT, PORTFOLIO, Starts
 from nasforge.settings.yaml_file import read_yaml
@@ -45,7 +44,7 @@ def with_starts(config: ExperimentConfig) -> ExperimentConfig:
         if starts.source == AUTOMATIC or (recorded is not None and recorded.source == starts.source):
             return replace(config, start_from=recorded if _fits(config.space, recorded) else None)
     if starts.source == AUTOMATIC:
-        if not _has_default(config):
+        if not begins_with_default(config):
             return replace(config, start_from=None)
         starts = Starts(DEFAULT_POINT)
     _check_may_start(config)
@@ -138,18 +137,6 @@ def completed(space: SearchSpace, values: Mapping[str, Value]) -> Architecture:
                 f"space '{space.name}': '{key}' can only be {point.values[key]!r}, got {value!r}", kind="range", key=key
             )
     return point
-
-
-def _has_default(config: ExperimentConfig) -> bool:
-    """Return whether a new search begins with the default point although nobody asked for it."""
-    known_strategy = config.strategy.name in registry.BUILT_IN["strategy"]
-    trains = config.data is not None and config.space.builder and config.evaluator.name in ("training", *TRAININGS)
-    if not known_strategy or not trains or suited_evaluator(config.strategy.name) != "training":
-        return False
-    screens = config.ladder[0].proxies or config.strategy.options.get("zero_cost")
-    if screens or "first" in config.strategy.options:  # the strategy begins with points of its own
-        return False
-    return any(key.startswith(MODEL) for key in config.space.defaults)
 
 
 def _check_may_start(config: ExperimentConfig) -> None:

@@ -24,7 +24,7 @@ from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import fit_of, has_begun
 from nasforge.experiment.state import State, load_state
-from nasforge.settings.experiment import ExperimentConfig, Named, check_name, resolve
+from nasforge.settings.experiment import ExperimentConfig, Named, check_name, name_from, resolve
 from nasforge.settings.space_file import load_recipe
 from nasforge.settings.yaml_file import absolute_path
 
@@ -116,6 +116,12 @@ def tune(
         raise ConfigError(
             "weights belong to a timm model. Name it with --model, or leave --weights out", kind="missing", key="model"
         )
+    if model is not None and (trial is not None or architecture is not None):
+        raise ConfigError(
+            "a trial and an architecture choose a network of an experiment. Leave them out with a timm model",
+            kind="conflict",
+            key="model",
+        )
     changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
         config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy, "data": data})
@@ -206,7 +212,8 @@ def _config_after(
             )
     config = source.config.with_data_at(data)
     fit = fit_of(folder)
-    if fit is not None and not has_begun(fit / f"{config.name}-tuned"):  # earlier versions put it into the fit's folder
+    # earlier versions put it into the fit's folder
+    if fit is not None and not has_begun(fit / name_from(f"{config.name}-tuned")):
         config = replace(config, name=fit.name, runs_dir=fit.parent.absolute())
     if data and config.data and load_data(config.data).fingerprint != source.header.data_hash:
         raise JournalError(
@@ -240,7 +247,7 @@ def _config_after(
     now = settings_of(space, first, fixed)
     config_of_user = resolve(
         {
-            **{"strategy": strategy, "name": f"{config.name}-tuned", **settings},
+            **{"strategy": strategy, "name": name_from(f"{config.name}-tuned"), **settings},
             **{"space": space, "data": config.data, "objectives": config.objectives},
         }
     )

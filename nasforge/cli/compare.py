@@ -58,8 +58,11 @@ def compare(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Run N searches at the same time, each in its own process.", rich_help_panel=_CAMPAIGN)
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Run N searches at the same time, each in its own process. Default: 1.", rich_help_panel=_CAMPAIGN
+        ),
+    ] = None,
     axis: Annotated[str, typer.Option(help="Unit of cost: trials, worker_seconds or multiply_adds.")] = "trials",
     at: Annotated[
         str | None, typer.Option(metavar="N,N", help="Compare at these costs. Default: the whole budget.")
@@ -173,7 +176,7 @@ def compare(
     places = data_options(data, data_dir, images)
     campaign: dict[str, Any] = {}
     if strategies is None:
-        settings = {**searched, **budget, **places, "config": config, "set": assign, "seeds": seeds}
+        settings = {**searched, **budget, **places, "config": config, "set": assign, "seeds": seeds, "workers": workers}
         campaign_options = sorted(key for key, value in settings.items() if value)
         if campaign_options:
             raise ConfigError(
@@ -208,7 +211,7 @@ def compare(
                 name=name,
                 axis=axis,
                 at=_numbers(at),
-                workers=workers,
+                workers=1 if workers is None else workers,
                 runs_dir=place,
                 tracking_uri=tracking_uri,
                 progress=progress,

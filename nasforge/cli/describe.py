@@ -340,7 +340,7 @@ def costs_of_point(space: SearchSpace, point: Architecture, shape: Shape, classe
     from nasforge.models.network import build
 
     batch_size = recipe_of(space, point, {}).batch_size
-    return costs_of(lambda: build(space, point, in_channels=shape[0], classes=classes), shape, batch_size)
+    return costs_of(lambda: build(space, point, in_channels=shape[0], classes=classes), shape, batch_size, classes)
 
 
 def sampled_costs(

@@ -50,7 +50,7 @@ def predict(
         raise ConfigError("--csv and --json are two forms of the answer: choose one", kind="conflict")
     predictions = run(model, images, runs_dir=runs_dir, trust=trust)
     if as_csv:
-        line(_csv(predictions))
+        typer.echo(_csv(predictions))  # rich would change tabs in the names of files
     else:
         for answer in predictions:
             line(_text(answer))

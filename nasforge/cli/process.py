@@ -36,6 +36,8 @@ class Stream:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        if (stream.encoding or "").lower().replace("-", "") != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # some of our signs are not in every encoding
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:

@@ -62,7 +62,7 @@ def show(
     importance: Annotated[
         bool, typer.Option("--importance", help="Show which decisions matter, and write NAME/figures/*.html.")
     ] = False,
-    top: Annotated[int, typer.Option(min=1, help="Show N rows of the leaderboard.")] = 10,
+    top: Annotated[int | None, typer.Option(min=1, help="Show N rows of the leaderboard. Default: 10.")] = None,
     data: MovedData = None,
     data_dir: MovedDataDir = None,
     runs_dir: RunsDir = Path("runs"),
@@ -86,11 +86,23 @@ def show(
     nasforge show first --json
     """
     place = moved_data(data, data_dir)
+    if top is not None and (trial is not None or importance):
+        raise ConfigError(
+            "--top is for the leaderboard of a search. Leave it out with --trial and --importance",
+            kind="conflict",
+            key="top",
+        )
     if trial is None and not (importance or rerun or draw or log or place or "/" in name):
         with view():
-            if fit_place := fit_folder(name, runs_dir):
+            fit_place, searches = fit_folder(name, runs_dir), campaign_of(name, runs_dir)
+            if top is not None and (fit_place or searches):
+                kind = "fit" if fit_place else "campaign"
+                raise ConfigError(
+                    f"'{name}' is a {kind}, and --top is for the leaderboard of a search", kind="conflict", key="top"
+                )
+            if fit_place:
                 return show_fit(fit_place)
-            if searches := campaign_of(name, runs_dir):
+            if searches:
                 return show_campaign(name, runs_dir, searches)
     folder = folder_of(name, runs_dir)
     if place and not rerun and draw is None:
@@ -115,7 +127,7 @@ def show(
             return show_log(folder, trial) if log else show_trial(folder, trial)
         if importance:
             return show_importance(folder)
-        return show_experiment(folder, top)
+        return show_experiment(folder, 10 if top is None else top)
 
 
 def show_experiment(folder: Path, top: int) -> Outcome:

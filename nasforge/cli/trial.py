@@ -10,12 +10,13 @@ from typing import Any
 
 from nasforge.cli.output import Outcome, line, log, metric_text, table, trial_json
 from nasforge.core.errors import JournalError
-from nasforge.core.goals import text_of_limit
 from nasforge.core.trial import Result, Score, Trial
 from nasforge.experiment.journal import search_name
 from nasforge.experiment.state import load_state
 from nasforge.views import health, tables, trial_log
+from nasforge.views.reader import standing_of
 from nasforge.views.rounding import fixed, percent
+from nasforge.views.texts import excess_text, status_text
 
 _SHOWN = 30
 
@@ -102,7 +103,7 @@ def show_trial(
             key="trial",
         )
     content = trial_json(trial, tables.unit_of(state))
-    line(f"Trial {number}: {trial.status}", style="bold")
+    line(f"Trial {number}: {status_text(trial.status, standing_of(folder, state))}", style="bold")
     if trial.architecture is not None:
         line(f"arch_id {trial.architecture.arch_id}, point_id {trial.architecture.point_id}")
         table("Decisions", ("decision", "value"), list(trial.architecture.values.items()), left=("decision", "value"))
@@ -124,7 +125,7 @@ def show_trial(
     content["advice"] = _show_health(trial)
     content["classes"] = _show_classes(folder, trial)
     for limit, excess in (trial.result.violations if trial.result else {}).items():
-        line(f"Rejected: {text_of_limit(limit)} is exceeded by {percent(excess, 1)}", style="red")
+        line(f"Rejected: {excess_text(limit, excess)}", style="red")
     if trial.result and trial.result.error:
         error = trial.result.error
         line(f"{error.cause}: {error.message}", style="red")

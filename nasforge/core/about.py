@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, described
 from nasforge.core.image_counts import ImageCounts
 from nasforge.core.ladder import Unit
 
@@ -47,9 +48,19 @@ def about_of(evaluator: object) -> About:
     """Return the facts that an evaluator states about itself.
 
     Raises:
-        ConfigError: it states none.
+        ConfigError: it states none, or the property that does fails.
     """
-    about = getattr(evaluator, "about", None)
+    try:
+        about = evaluator.about  # type: ignore[attr-defined]
+    except AttributeError as error:
+        if inspect.getattr_static(evaluator, "about", None) is not None:  # not that there is none
+            kind = type(evaluator)
+            raise ConfigError(
+                f"evaluator {kind.__module__}:{kind.__qualname__}: its 'about' fails: {described(error)}",
+                kind="failed",
+                key="about",
+            ) from error
+        about = None
     if not isinstance(about, About):
         kind = type(evaluator)
         stated = "no attribute 'about'" if about is None else f"an attribute 'about' of type {type(about).__name__}"

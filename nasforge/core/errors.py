@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
 """Codes for colours and the cursor of a terminal, and other unreadable characters."""
@@ -44,6 +46,12 @@ class NasforgeError(Exception):
         self.kind = kind
         self.key = key
         super().__init__(message)
+
+
+def described(error: BaseException) -> str:
+    """Return an exception and the place where it was raised, for a message: `KeyError: 'foo' (mine.py:33)`."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({PurePath(place.filename).name}:{place.lineno})"
 
 
 class SpaceError(NasforgeError):

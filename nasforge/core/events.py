@@ -124,11 +124,11 @@ class Told:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A driver ended while this attempt ran.
+    """An attempt ended without a result.
 
     Attributes:
         cause: `request`: the driver stopped on request. `kill`: it could not write this itself, so the next one did.
-            Neither counts against the trial. `fault`: the attempt ended the driver, and counts.
+            Neither counts against the trial. `fault`: its worker was lost or its GPU failed; this counts.
     """
 
     kind: ClassVar[str] = "interrupted"

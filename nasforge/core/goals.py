@@ -100,12 +100,18 @@ class Constraint:
             raise ConfigError(
                 f"constraint '{text}': '{match[2]}' is not a number", kind="type", key="constraints"
             ) from None
-        if bound <= 0:
+        if not 0 < bound < math.inf:
             raise ConfigError(
-                f"constraint '{text}': the bound must be above 0, got {bound:g}", kind="range", key="constraints"
+                f"constraint '{text}': the bound must be a finite number above 0, got {bound:g}",
+                kind="range",
+                key="constraints",
             )
         name = match[1].lower() if match[1].lower() in COSTS else match[1]
         return Constraint(f"cost/{name}", bound)
+
+    def met(self, costs: Mapping[str, float]) -> bool:
+        """Return whether the cost is known and within the bound."""
+        return costs.get(self.metric, math.nan) <= self.bound
 
     def violation(self, costs: Mapping[str, float]) -> float:
         """Return the relative excess: 0 when met, 0.25 for a quarter above the bound."""

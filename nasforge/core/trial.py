@@ -112,6 +112,11 @@ class Charge:
     def __add__(self, other: Charge) -> Charge:
         return Charge.of(self.worker_seconds + other.worker_seconds, self.multiply_adds + other.multiply_adds)
 
+    def at_least(self, other: Charge) -> Charge:
+        """Return the greater amount of each kind."""
+        seconds = max(self.worker_seconds, other.worker_seconds)
+        return Charge.of(seconds, max(self.multiply_adds, other.multiply_adds))
+
     @staticmethod
     def of(worker_seconds: float, multiply_adds: float) -> Charge:
         """Make a charge in a third of the constructor's time."""

@@ -70,6 +70,28 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+def malformed(decoded: object) -> str:
+    """Return why a plug-in's data set does not have the form of `Decoded`; empty if it has."""
+    if not isinstance(decoded, Decoded):
+        return f"its source read a {type(decoded).__name__}, expected a nasforge.data.decoded.Decoded"
+    images, labels, names = decoded.images, decoded.labels, decoded.class_names
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        got = f"{images.dtype} of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        return f"its images are {got}, expected uint8, N x C x H x W"
+    if images.shape[3] <= 4 < min(images.shape[1:3]):
+        return f"its images are {' x '.join(map(str, images.shape))}, expected N x C x H x W: the channels come second"
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != (len(images),):
+        got = f"{labels.dtype} of shape {labels.shape}" if isinstance(labels, np.ndarray) else type(labels).__name__
+        return f"its labels are {got}, expected int64 of shape ({len(images)},)"
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+        return (
+            f"its labels go from {labels.min()} to {labels.max()}, expected 0 to {len(names) - 1}, one for each class"
+        )
+    if not {*decoded.sizes} <= {*SPLITS} or sum(decoded.sizes.values()) != len(images):
+        return f"its sizes are {decoded.sizes}, expected numbers for {', '.join(SPLITS)} that add up to {len(images)}"
+    return ""
+
+
 def classes_have(names: Sequence[str]) -> str:
     """Begin a sentence about classes, as in `class 'a' has` or `classes 'a', 'b' and 3 more have`."""
     some = ", ".join(map(repr, names[:_MOST_NAMES]))

@@ -9,7 +9,7 @@ from nasforge import registry
 from nasforge.core.errors import DataError
 from nasforge.core.paths import like_path
 from nasforge.data import image_folder, npz
-from nasforge.data.decoded import Allocate, Decoded, Source
+from nasforge.data.decoded import Allocate, Decoded, Source, malformed
 from nasforge.settings.experiment import DataConfig
 from nasforge.settings.values import is_made, made_of, unknown_source
 
@@ -24,7 +24,7 @@ def find(config: DataConfig) -> Source:
     if pair := made_of(config.source):
         return _made(config, *pair)
     if config.source in names and not is_made(config.source):
-        source: Source = registry.get("data", config.source)(config)
+        source = _of_plugin(config.source, registry.get("data", config.source)(config))
         return _noted(source, config.source) if Path(config.source).exists() else source
     path = Path(config.source)
     if path.is_dir():
@@ -72,8 +72,32 @@ def _made(config: DataConfig, name: str, inner: str) -> Source:
     def find_inner(resolution: int | None) -> Source:
         return find(replace(config, source=inner, resolution=resolution))
 
-    source: Source = registry.get("data", name)(config, find_inner)
-    return source
+    return _of_plugin(name, registry.get("data", name)(config, find_inner))
+
+
+def _of_plugin(name: str, source: object) -> Source:
+    """Return what a registered data set found, if it is a source, with a check of what it will read.
+
+    Raises:
+        DataError: it is none.
+    """
+    if not isinstance(source, Source):
+        raise DataError(
+            f"data '{name}': its function returned a {type(source).__name__}, expected a nasforge.data.decoded.Source",
+            kind="type",
+            key="data.source",
+        )
+    if name in registry.BUILT_IN["data"]:
+        return source
+
+    def read(allocate: Allocate) -> Decoded:
+        decoded = source.read(allocate)
+        problem = malformed(decoded)
+        if problem:
+            raise DataError(f"data '{name}': {problem}", kind="invalid", key="data.source")
+        return decoded
+
+    return replace(source, read=read)
 
 
 def _noted(source: Source, name: str) -> Source:

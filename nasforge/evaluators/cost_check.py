@@ -57,7 +57,7 @@ class CostCheck:
             def network() -> Any:
                 return build(self.space, architecture, in_channels=self.shape[0], classes=self.classes)
 
-            costs = dict(costs_of(network, self.shape, batch_size=batch_size))
+            costs = dict(costs_of(network, self.shape, batch_size, self.classes))
             if self.latency is not None:
                 costs["cost/latency_ms"] = self.latency(architecture)
             self._known[key] = costs

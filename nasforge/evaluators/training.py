@@ -22,7 +22,7 @@ from nasforge.data import ImageData, Split, load_data
 from nasforge.data.decoded import classes_have
 from nasforge.evaluators.guarded import guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
-from nasforge.models.costs import count_flops, latency_ms, memory_mb
+from nasforge.models.costs import count_flops, latency_ms, memory_mb, on_meta
 from nasforge.models.network import build, fresh_and_whole
 from nasforge.settings.spec import SearchSpec
 from nasforge.tasks.classification import CLASSIFICATION
@@ -233,10 +233,10 @@ class Training:
         data, point = load_data(self.data), self.space.default_point()
         several = any(domain.size > 1 for key, domain in self.space.domains.items() if not key.startswith(TRAIN))
         try:
-            with torch.device("meta"):
-                network = build(self.space, point, in_channels=data.shape[0], classes=len(data.class_names))
+            classes = len(data.class_names)
+            network = on_meta(lambda: build(self.space, point, in_channels=data.shape[0], classes=classes))
             if not several:
-                memory_mb(network, data.shape, 2)  # does it take the images, and save all of itself?
+                memory_mb(network, data.shape, 2, classes=classes)  # takes the images, answers, and saves all of itself
         except BuildError as error:
             if several or not self.space.builder:
                 return  # the check of every proposal says so

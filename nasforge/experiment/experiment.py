@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from nasforge import registry
 from nasforge.core import checks
-from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError
+from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError, described
 from nasforge.core.events import (
     FAULT,
     KILL,
@@ -31,9 +34,10 @@ from nasforge.core.events import (
     header_of,
 )
 from nasforge.core.goals import Budget
+from nasforge.core.importing import files_named
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.space import LISTED, SearchSpace
-from nasforge.core.trial import RETRIED, Charge, Measure, Proposal, Result, Trial
+from nasforge.core.trial import RETRIED, Measure, Proposal, Result, Trial
 from nasforge.experiment.job import Job, trial_seed
 from nasforge.experiment.journal import Journal, corrupt, dumps, loads, read_header
 from nasforge.experiment.retention import Retention
@@ -47,10 +51,10 @@ from nasforge.experiment.verdicts import (
     rejection,
     wrong_word,
 )
-from nasforge.settings.experiment import places_of
+from nasforge.settings.experiment import NO_PRUNER, places_of
 
 VOLATILE = ("budget", "runner", "tracking_uri")
-"""Settings that may differ when a search is resumed: they change neither proposals nor measurements."""
+"""Settings that may differ when a search is resumed: they change no measurement, and the budget no proposal so far."""
 
 
 class Experiment:
@@ -134,6 +138,7 @@ class Experiment:
         ends = space is not None and space.size <= LISTED and not getattr(strategy, "repeats", False)
         self._space = space if ends else None
         self._asked: set[str] = set()
+        self._foreign = {kind: _is_foreign(kind, header.config[kind]) for kind in ("strategy", "pruner")}
         self.journal = Journal(self.folder, sync=sync)
         try:
             self.resumed = bool(self.journal.events)
@@ -145,9 +150,8 @@ class Experiment:
             self._config = header.config
             self._budget = Budget(**header.config["budget"])
             self._repaired = False
-            unbuildable = self.state.unbuildable_in_a_row
-            self._rejections_allowed = self.state.rejected_in_a_row - unbuildable + max_rejections_in_a_row
-            self._unbuildable_allowed = unbuildable + max_unbuildable_in_a_row
+            self._rejections_allowed = self.state.rejected_in_a_row + max_rejections_in_a_row
+            self._unbuildable_allowed = self.state.unbuildable_in_a_row + max_unbuildable_in_a_row
             self._faults_allowed = self.state.faults_in_a_row + max_faults_in_a_row
         except BaseException:
             self.journal.close()
@@ -169,18 +173,21 @@ class Experiment:
             return self._start(self._waiting.pop(0))
         while not self._stopping and not self.state.spent and not self._exhausted:
             number = len(self.state.trials)
-            proposal = self._strategy.ask(number)
+            with self._plugin("strategy", f"asked for trial {number}"):
+                proposal = self._strategy.ask(number)
             if proposal is None:
                 return None
             asked = self._sound(Asked(number, proposal))
             if self._exhausts(asked.proposal):
-                self._strategy.withdraw(number)
+                with self._plugin("strategy", f"it took back trial {number}"):
+                    self._strategy.withdraw(number)
+                if not self.state.accepted:
+                    raise nothing_is_admitted(self.state)
                 return None
             self._write(asked)
             if self._admit(number):
                 return self._start(number)
-            violating = self.state.rejected_in_a_row - self.state.unbuildable_in_a_row
-            too_many = violating >= self._rejections_allowed
+            too_many = self.state.rejected_in_a_row >= self._rejections_allowed
             if too_many or self.state.unbuildable_in_a_row >= self._unbuildable_allowed:
                 raise nothing_is_admitted(self.state)
         return None
@@ -235,13 +242,13 @@ class Experiment:
             )
         if attempt != trial.attempts:
             return
-        self._out.discard(number)
         try:
             result = checks.result(result)
         except EventError as error:
             self._close(number, wrong_word(error, result))
             return
         if result.error and result.error.cause in RETRIED and trial.idle_attempts < self._max_attempts:
+            self.fault(number)
             self._waiting.append(number)
             return
         outcome = judged(trial, result, self.state)
@@ -322,8 +329,8 @@ class Experiment:
         if self.journal.schema > 1 and not (self._stopping or state.done or state.open_trials):
             self._write(Ended(SPACE if self._exhausted else STRATEGY))
 
-    def ends_driver(self, number: int) -> None:
-        """Record that the attempt in progress spoilt this process, so that it must end; unlike a kill this counts."""
+    def fault(self, number: int) -> None:
+        """Record that the attempt in progress has ended its worker, or spoilt this process; unlike a kill it counts."""
         if self.journal.schema > 1:
             self._write(Interrupted(number, self.state.trials[number].attempts, FAULT))
         self._out.discard(number)
@@ -362,7 +369,7 @@ class Experiment:
             if isinstance(event, Started):  # before a stop that waits for the end of this line: `interrupt` names it
                 self._out.add(event.number)
             if isinstance(event, Told):
-                self._strategy.tell(event.number, event.result)
+                self._tell(event)
         finally:
             self._writing = False
         for tracker in tuple(self._trackers):
@@ -375,6 +382,30 @@ class Experiment:
             raise self._stop_after
         return event
 
+    def _tell(self, told: Told) -> None:
+        with self._plugin("strategy", f"it was told of trial {told.number}"):
+            # a plug-in must not change what the search remembers
+            self._strategy.tell(told.number, deepcopy(told.result) if self._foreign["strategy"] else told.result)
+
+    @contextmanager
+    def _plugin(self, kind: str, when: str) -> Iterator[None]:
+        """Call a strategy or a pruner; what one that is not ours raises ends the search, with its place.
+
+        Raises:
+            SearchError: in words, with what to do.
+        """
+        try:
+            yield
+        except NasforgeError:
+            raise
+        except (Exception, SystemExit) as error:
+            if not self._foreign[kind]:
+                raise
+            name = self.state.header.config[kind]["name"]
+            raise SearchError(
+                f"the {kind} '{name}' failed when {when}: {described(error)}. {_CORRECT}", kind="failed", key=kind
+            ) from error
+
     def _sound(self, asked: Asked) -> Asked:
         """Return the strategy's proposal; an invalid one is refused before it is written to the journal."""
         try:
@@ -384,8 +415,7 @@ class Experiment:
             problem = str(error)
         if problem:
             raise SearchError(
-                f"the strategy's proposal for trial {asked.number} is invalid: {problem}. Correct the strategy, then "
-                "run the same command to continue",
+                f"the strategy's proposal for trial {asked.number} is invalid: {problem}. {_CORRECT}",
                 kind="invalid",
                 key="strategy",
             )
@@ -413,15 +443,21 @@ class Experiment:
         if values is None or step >= self.state.rung_of(trial.proposal).epochs:
             return False
         history = self.state.rivals(trial).with_report(trial.number, step, values)
-        return self._pruner.prune(history, trial.number, step)
+        with self._plugin("pruner", f"trial {trial.number} had reported step {step}"):
+            stops = self._pruner.prune(history, trial.number, step)
+        if type(stops).__name__ not in ("bool", "bool_"):  # numpy's, whose name has changed
+            raise SearchError(
+                f"the pruner '{self._config['pruner']['name']}' answered {stops!r}, expected True or False. {_CORRECT}",
+                kind="type",
+                key="pruner",
+            )
+        return bool(stops)
 
     def _close(self, number: int, result: Result) -> None:
         self._out.discard(number)
         steps = self.state.trials[number].steps
         if steps:  # a failure says nothing of what it cost: its reports do
-            known = steps[-1].charged
-            seconds = max(known.worker_seconds, result.charged.worker_seconds)
-            result = replace(result, charged=Charge(seconds, max(known.multiply_adds, result.charged.multiply_adds)))
+            result = replace(result, charged=result.charged.at_least(steps[-1].charged))
         self._write(Told(number, result))
         self._retain(number)
 
@@ -450,9 +486,10 @@ class Experiment:
             try:
                 if isinstance(event, Asked):
                     self._remember(event.proposal)
-                    self._strategy.recall(event.number, event.proposal)
+                    with self._plugin("strategy", f"it recalled trial {event.number}"):
+                        self._strategy.recall(event.number, event.proposal)
                 elif isinstance(event, Told):
-                    self._strategy.tell(event.number, event.result)
+                    self._tell(event)
             except NasforgeError:
                 raise
             except Exception as error:
@@ -490,6 +527,16 @@ class Experiment:
                 self._close(number, judged(trial, killed, self.state))
             else:
                 self._waiting.append(number)
+
+
+_CORRECT = "Correct its code, then run the same command to continue: the journal is whole"
+
+
+def _is_foreign(kind: str, named: Mapping[str, Any]) -> bool:
+    """Return whether a strategy or a pruner, or one that it is made of, is no part of this package."""
+    name = str(named["name"])
+    ours = name in (*registry.BUILT_IN[kind], NO_PRUNER) or name.startswith("nasforge.")
+    return not ours or bool(files_named(named))
 
 
 def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:

@@ -263,9 +263,9 @@ def lines_of(folder: Path) -> Iterator[Line]:
             for number, line in enumerate(_whole_lines(file), 1):
                 yield parse(path, number, line)
     except FileNotFoundError:
-        raise JournalError(
-            f"{folder}: no experiment here: {path.name} is missing. Check the folder's name", kind="missing"
-        ) from None
+        near = Path("runs") / folder
+        advice = f"{near} is one: give that path" if (near / JOURNAL).is_file() else "Check the folder's name"
+        raise JournalError(f"{folder}: no experiment here: {path.name} is missing. {advice}", kind="missing") from None
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}", kind="unreadable") from None
     if not number:

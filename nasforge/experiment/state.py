@@ -56,7 +56,7 @@ class State:
         history: trial -> step -> values to maximise, for pruners.
         closed: trials with a result, in the order of their results.
         accepted: trials that passed the check; these are charged to the budget.
-        rejected_in_a_row: rejections since the last accepted trial, those that cannot be built among them.
+        rejected_in_a_row: rejections since the last accepted trial.
         unbuildable_in_a_row: proposals since the last one from which a network could be built.
         faults_in_a_row: trials that ended in a crash or an error before their first report, or without an objective's
             metric, since one that did not.
@@ -107,6 +107,11 @@ class State:
         self._deepest = 0
         self._best_of: dict[Hashable, int] = {}  # point -> the best trial of the greatest fidelity
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts().items() if count) or "no trials yet"
+        best = "" if self.best is None else f", best: trial {self.best.number}"
+        return f"<State of '{self.name}': {counts}{best}>"
+
     @property
     def name(self) -> str:
         """The experiment's name: its folder's, which may be a copy of another one."""
@@ -133,8 +138,11 @@ class State:
                 trial = self.trials[number]
                 values = self.values_of(metrics, trial.costs)
                 seconds, operations = metrics.get("time/worker_s", 0.0), metrics.get("work/multiply_adds", 0.0)
+                charged = Charge.of(seconds, operations)
+                if trial.steps:  # an attempt that begins anew counts from 0, and what was charged stays charged
+                    charged = charged.at_least(trial.steps[-1].charged)
                 fields = {"step": step, "metrics": metrics, "values": values, "attempt": attempt}
-                report = made(Step, {**fields, "charged": Charge.of(seconds, operations), "stop": decision == "stop"})
+                report = made(Step, {**fields, "charged": charged, "stop": decision == "stop"})
                 self.trials[number] = trial.changed(steps=(*trial.steps, report), idle_attempts=0, kills=0)
                 if values is not None:
                     self.history.add(number, step, values)
@@ -170,11 +178,13 @@ class State:
                 if trial.verdict:
                     return  # checked again after a crash: the first verdict stands
                 self.trials[number] = trial.changed(costs=costs, verdict=verdict)
-                if any(target.violation(costs) > 0 for target in self.targets if target.metric in costs):
+                if not all(target.met(costs) for target in self.targets if target.metric in costs):
                     self._beyond.add(number)
                 self.accepted += verdict == "accepted"
                 self.unbuildable_in_a_row = self.unbuildable_in_a_row + 1 if verdict == "failed" else 0
-                self.rejected_in_a_row = 0 if verdict == "accepted" else self.rejected_in_a_row + 1
+                self.rejected_in_a_row = (
+                    0 if verdict == "accepted" else self.rejected_in_a_row + (verdict == "rejected")
+                )
             case Started(number, attempt):
                 trial = self.trials[number]
                 self.trials[number] = trial.changed(attempts=attempt, idle_attempts=trial.idle_attempts + 1)
@@ -299,7 +309,7 @@ class State:
         return self.ladder[proposal.rung]
 
     def values_of(self, metrics: Mapping[str, float], costs: Mapping[str, float]) -> tuple[float, ...] | None:
-        """Return the objectives oriented to maximise; None if one is missing or NaN.
+        """Return the objectives oriented to maximise; None if one is missing, infinite or NaN.
 
         Args:
             metrics: measured.
@@ -309,7 +319,7 @@ class State:
         for objective in self.objectives:
             value = metrics.get(objective.metric)
             value = costs.get(objective.metric, math.nan) if value is None else value
-            if math.isnan(value):
+            if not math.isfinite(value):
                 return None
             values.append(objective.oriented(value))
         return tuple(values)
@@ -405,7 +415,7 @@ class State:
         if not self.targets:
             return []
         metrics = trial.metrics
-        return [target for target in self.targets if target.metric not in metrics or target.violation(metrics) > 0]
+        return [target for target in self.targets if not target.met(metrics)]
 
     def rivals(self, trial: Trial) -> History:
         """Return the `history` to judge a trial by: trials that meet all soft targets if it does, else the others.

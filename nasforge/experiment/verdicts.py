@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from nasforge.core import checks
 from nasforge.core.errors import BuildError, EventError, RecipeError, SearchError
@@ -114,7 +115,7 @@ def judged(trial: Trial, result: Result, state: State) -> Result:
     if missing:
         message = f"the evaluator reports no {', '.join(missing)}; it reports {', '.join(sorted(metrics))}"
         return Result.failed("missing_metric", message, "choose another --objective", result.charged)
-    return Result.failed("diverged", "an objective is NaN", "lower the learning rate", result.charged)
+    return Result.failed("diverged", "an objective is infinite or NaN", "lower the learning rate", result.charged)
 
 
 def _with_violation(metrics: Mapping[str, float], state: State) -> Mapping[str, float]:
@@ -136,20 +137,20 @@ def nothing_is_admitted(state: State, advice: str = _NARROW) -> SearchError:
         advice: what its user can do about constraints.
     """
     limits = ", ".join(constraint.text for constraint in state.constraints)
-    rejected = list(state.trials.values())[-state.rejected_in_a_row :]
-    error = rejected[-1].result.error if rejected[-1].result else None
+    refused = list(takewhile(lambda trial: trial.verdict != "accepted", reversed(state.trials.values())))
+    error = refused[0].result.error if refused[0].result else None
     if error is not None:
         verb, key = ("built", "space") if error.cause == "invalid_shape" else ("trained", "evaluator")
         message = f"{state.unbuildable_in_a_row} proposals in a row cannot be {verb}: {error.message}"
         return SearchError(message, kind="empty", key=key)
     seen = []
     for constraint in state.constraints:
-        costs = [trial.costs[constraint.metric] for trial in rejected if constraint.metric in trial.costs]
+        costs = [trial.costs[constraint.metric] for trial in refused if constraint.metric in trial.costs]
         if costs:
             seen.append(f"{constraint.metric.removeprefix('cost/')}: {min(costs):,.15g}")
     return SearchError(
-        f"{len(rejected)} proposals in a row violate the constraints ({limits}). The smallest costs seen among "
-        f"them: {'; '.join(seen)}. {advice}",
+        f"{state.rejected_in_a_row} proposals in a row violate the constraints ({limits}). The smallest costs seen "
+        f"among them: {'; '.join(seen)}. {advice}",
         kind="empty",
         key="constraints",
     )
@@ -157,7 +158,8 @@ def nothing_is_admitted(state: State, advice: str = _NARROW) -> SearchError:
 
 def everything_breaks(state: State) -> SearchError:
     """Return the error of a search whose last trials all failed before their first report."""
-    failed = [trial for trial in state.trials.values() if trial.result and trial.result.error][-3:]
+    started = [trial for trial in state.trials.values() if trial.verdict == "accepted"]
+    failed = [trial for trial in started if trial.result and trial.result.error][-3:]
     messages = "; ".join(f"trial {t.number}: {t.result.error.message}" for t in failed if t.result and t.result.error)
     return SearchError(
         f"{state.faults_in_a_row} trials in a row broke before their first report: {messages}. Remove the cause, "

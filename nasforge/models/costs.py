@@ -64,6 +64,8 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
         advice = "use larger images (--resolution), smaller strides or correct the builder"
         if "view size is not compatible" in reason:
             advice = "its builder needs .reshape(...) in place of .view(...)"
+        if "expected device meta" in reason:
+            advice = "make that tensor with torch.tensor or torch.as_tensor, or register it as a buffer"
         if size is not None and size != tuple(shape[1:]):
             height, width = size
             advice = f"it takes images of {height} x {width} pixels only: set --resolution {height}"
@@ -84,26 +86,44 @@ def _only_size(network: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def costs_of(build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_size: int = 128) -> dict[str, float]:
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Return the network that `build` makes, on the meta device, with the tensors that it makes of arrays and files."""
+    with torch.device("meta"):
+        network = build()
+    return network.to("meta")
+
+
+def wrong_output(output: Any, images: int, classes: int) -> str:
+    """Return why a network's answer to some images is none; empty for one number per class."""
+    got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if got == (images, classes):
+        return ""
+    return f"the network gives {got} for {images} images, wanted {(images, classes)}: one number per class"
+
+
+def costs_of(
+    build: Callable[[], nn.Module], shape: tuple[int, int, int], batch_size: int = 128, classes: int | None = None
+) -> dict[str, float]:
     """Return params, multiply-adds and training memory of the network that `build` makes.
 
     Args:
         build: makes the network; called once, on the meta device.
         shape: channels, height, width of an image.
         batch_size: of the training, for the memory.
+        classes: how many numbers the network must give for each image; None: not checked.
 
     Returns:
         `cost/params` and `cost/flops` (for one image) as whole numbers, `cost/memory_mb`.
 
     Raises:
-        BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
+        BuildError: the network cannot take such images, gives another number of answers, or uses layers that its
+            state_dict lacks.
     """
-    with torch.device("meta"):
-        network = build()
+    network = on_meta(build)
     return {
         "cost/params": float(count_params(network)),
         "cost/flops": float(count_flops(network, shape)),
-        "cost/memory_mb": memory_mb(network, shape, batch_size),
+        "cost/memory_mb": memory_mb(network, shape, batch_size, classes=classes),
     }
 
 
@@ -116,7 +136,8 @@ def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Count multiply-adds of convolutions and matrix products for one input, the convention of the NAS papers.
 
     Counted by running the network, so any layer works: attention's matrix products count too; biases, normalisation,
-    activations, pooling do not. A grouped convolution counts Kh * Kw * Cin * Cout * H * W / groups.
+    activations, pooling do not, nor do bilinear layers and products with a single vector. A grouped convolution counts
+    Kh * Kw * Cin * Cout * H * W / groups.
 
     Args:
         network: on any device; on the meta device nothing is computed.
@@ -160,7 +181,7 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
             if device.type == "meta":
                 stack.enter_context(_Shapes())  # type: ignore[no-untyped-call]
             else:
-                stack.enter_context(_attention_in_parts())
+                stack.enter_context(_unfused())
             network(torch.empty(1, *shape, device=device))
     finally:
         network.train(was_training)
@@ -168,18 +189,26 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
 
 
 @contextmanager
-def _attention_in_parts() -> Iterator[None]:
-    """Compute attention by matrix products: torch counts none of the operations that do all of it at once on a CPU."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+def _unfused() -> Iterator[None]:
+    """Compute attention and LSTMs by matrix products: torch counts none of the CPU's operations that do all at once."""
+    fast, one_dnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
     torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mkldnn.enabled = one_dnn
 
 
-def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, optimizer_slots: int = 2) -> float:
+def memory_mb(
+    network: nn.Module,
+    shape: tuple[int, int, int],
+    batch_size: int,
+    optimizer_slots: int = 2,
+    classes: int | None = None,
+) -> float:
     """Estimate the memory of training in fp32: weights, gradients, optimizer, saved activations.
 
     What autograd keeps for the backward pass is measured on the meta device; the largest of it is counted twice more,
@@ -190,9 +219,10 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
         shape: channels, height, width.
         batch_size: images per step.
         optimizer_slots: numbers that the optimizer keeps per weight (SGD with momentum 1, AdamW 2).
+        classes: as in `costs_of`.
 
     Raises:
-        BuildError: the network cannot take such images, or uses layers that its state_dict lacks.
+        BuildError: as in `costs_of`.
     """
     of_network = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}
@@ -209,8 +239,12 @@ def memory_mb(network: nn.Module, shape: tuple[int, int, int], batch_size: int, 
     try:
         hooks = saved_tensors_hooks(keep, lambda tensor: tensor)
         with _explained(network, shape), shapes, hooks, registration.watching():
-            output = network(torch.empty(max(2, batch_size), *shape, device="meta"))
+            images = max(2, batch_size)
+            output = network(torch.empty(images, *shape, device="meta"))
             registration.check(output)
+            wrong = "" if classes is None else wrong_output(output, images, classes)
+            if wrong:
+                raise BuildError(f"{wrong}; let the builder end with its argument `classes`", kind="invalid")
             activations = sum(storage.nbytes() for storage in saved.values())
             largest = max((storage.nbytes() for storage in saved.values()), default=0)
             del output

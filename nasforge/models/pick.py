@@ -100,7 +100,7 @@ class Fixed:
         if unread:
             raise BuildError(
                 f"the builder never read {', '.join(repr(MODEL + key) for key in unread)}; "
-                f"remove it from the search space or use it. The builder reads: {', '.join(sorted(self._read))}",
+                f"remove it from the search space or use it. It reads {', '.join(sorted(self._read)) or 'none'}",
                 kind="invalid",
                 key=MODEL + unread[0],
             )

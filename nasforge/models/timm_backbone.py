@@ -92,7 +92,7 @@ def _check_weights(weights: str, backbones: Sequence[str]) -> None:
 
 def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights: str) -> nn.Module:
     started = bool(pretrained or weights) and torch.get_default_device().type != "meta"  # costs need no weights
-    overlay = {"pretrained_cfg_overlay": {"file": weights}} if weights and started else {}
+    overlay = {"pretrained_cfg_overlay": _about(name, weights)} if weights and started else {}
     try:
         network: nn.Module = timm.create_model(
             name, pretrained=started, in_chans=in_channels, num_classes=classes, **overlay
@@ -111,6 +111,27 @@ def _create(name: str, in_channels: int, classes: int, pretrained: bool, weights
         _check_whole(network, name, weights)
     network.pretrained = bool(pretrained or weights)  # type: ignore[assignment]  # a recipe that redraws weights is refused
     return network
+
+
+def _about(name: str, weights: str) -> dict[str, Any]:
+    """Return what timm must know of a file, which may be of other classes and channels than the weights it knows."""
+    about: dict[str, Any] = {"file": weights}
+    known = timm.get_pretrained_cfg(name)
+    if known is None:
+        return about
+    with safe_open(weights, framework="pt") as file:
+
+        def shape_of(layers: Any) -> list[int]:
+            layer = layers[0] if isinstance(layers, (tuple, list)) else layers
+            key = f"{layer}.weight"
+            return file.get_slice(key).get_shape() if key in file.keys() else []  # noqa: SIM118  (no mapping)
+
+        head, first = shape_of(known.classifier), shape_of(known.first_conv)
+    if head:
+        about["num_classes"] = head[0]
+    if len(first) == 4:
+        about["input_size"] = (first[1], *known.input_size[1:])
+    return about
 
 
 def _check_whole(network: Any, name: str, weights: str) -> None:

@@ -22,7 +22,7 @@ class ASHA:
     Args:
         spec: the epochs of its ladder's rungs are where trials are stopped; the last is the end anyway.
         eta: keep one of every `eta` trials.
-        at: steps to prune at: epochs, or folds; None: the ladder's rungs.
+        at: steps to prune at: epochs, or folds, at least one before the last; None: the ladder's rungs.
     """
 
     def __init__(self, spec: SearchSpec, *, eta: float = 3, at: Sequence[int] | None = None) -> None:
@@ -30,6 +30,13 @@ class ASHA:
         if at is not None and (isinstance(at, str) or not all(step in Range(whole=True, least=1) for step in at)):
             raise ConfigError(
                 f"pruner 'asha': at must be a list of whole numbers above 0, got {at!r}", kind="type", key="pruner.at"
+            )
+        if at is not None and not any(step < spec.ladder[-1].epochs for step in at):
+            raise ConfigError(
+                f"pruner 'asha': at {list(at)} names no step before the last, {spec.ladder[-1].epochs}, so no trial "
+                "would be stopped. Name an earlier one, or use the pruner none",
+                kind="range",
+                key="pruner.at",
             )
         self._steps = {rung.epochs for rung in spec.ladder[:-1] if not rung.proxies} if at is None else set(at)
         self._eta = eta

@@ -16,7 +16,7 @@ def run(experiment: Experiment, evaluator: Evaluator) -> None:
         try:
             result = perform(evaluator, job, partial(experiment.report, job.number, job.attempt))
         except DeviceLost:
-            experiment.ends_driver(job.number)
+            experiment.fault(job.number)
             raise
         if not experiment.closed(job.number):
             experiment.tell(job.number, job.attempt, result)

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from nasforge.core import checks
-from nasforge.core.errors import ConfigError, DeviceLost, EventError, NasforgeError, RecipeError, SearchError, StopNow
+from nasforge.core.errors import (
+    ConfigError,
+    DeviceLost,
+    EventError,
+    NasforgeError,
+    RecipeError,
+    SearchError,
+    StopNow,
+    described,
+)
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.experiment.job import Job
@@ -153,8 +162,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
             raise lost from error
         if isinstance(error, NasforgeError):
             return Result.failed("error", str(error), "correct the setting that the message names")
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        message = described(error)
         try:
             (report.folder / "traceback.txt").write_text(traceback.format_exc())
             advice = f"the whole traceback is in {job.folder / 'traceback.txt'}"

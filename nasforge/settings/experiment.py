@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from nasforge.core.ranges import check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
 from nasforge.core.uri import without_secrets
-from nasforge.settings.space_file import NAME, load_space, shipped_spaces
+from nasforge.settings.space_file import LONGEST_NAME, NAME, load_space, shipped_spaces
 from nasforge.settings.spec import CLASSIFICATION, SearchSpec
 from nasforge.settings.values import (
     AUTOMATIC,
@@ -103,6 +104,7 @@ class ExperimentConfig:
             seed=self.seed,
             constraints=self.constraints,
             task=self.task,
+            trials=self.budget.trials,
         )
 
     @property
@@ -284,9 +286,15 @@ def load_settings(path: Path) -> tuple[dict[str, Any], Document]:
 
 
 def name_after(space: SearchSpace, data: DataConfig | None, *parts: str) -> str:
-    """Return a name for an experiment with this space, these data and `parts`, of characters that names may have."""
+    """Return a name for an experiment with this space, these data and `parts`."""
     place = [Path(data.source).stem or "data"] if data else []
-    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join([space.name, *place, *parts]))
+    return name_from("-".join([space.name, *place, *parts]))
+
+
+def name_from(text: str) -> str:
+    """Return a text as a name: of characters that names may have, and with a digest for the end of a long one."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", text)
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
 def resolve(settings: Mapping[str, Any], document: Document | None = None) -> ExperimentConfig:
@@ -375,6 +383,12 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
                 "recipe",
                 "conflict",
             )
+    if strategy is not None and named["pruner"] and named["pruner"].name == "median" and continues(strategy.name):
+        wrong(
+            f"strategy {strategy.name} decides which trials continue, so the pruner would stop none; leave it out",
+            "pruner",
+            "conflict",
+        )
     task = attempt("task", _task, present.get("task", CLASSIFICATION))
     start_from = attempt("start_from", starts_of, present.get("start_from", AUTOMATIC))
     if named["runner"] and evaluator and named["runner"].name == "ray_tune":
@@ -480,7 +494,11 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, 
             key="ladder",
         )
     count = check_whole(evaluator.options.get(what, default), f"{evaluator.name}: {what}", 2)
-    epochs = evaluator.options.get("epochs", ladder[-1].epochs)
+    asked, epochs = settings.get("epochs"), evaluator.options.get("epochs", ladder[-1].epochs)
+    if asked is not None and asked != epochs:
+        raise ConfigError(
+            f"epochs {asked}, and {evaluator.name} has epochs {epochs}; name one of them", kind="conflict", key="epochs"
+        )
     return Named(evaluator.name, {**evaluator.options, what: count, "epochs": epochs}), tuple(
         Rung(number, unit=what) for number in range(1, count + 1)
     )
@@ -489,6 +507,18 @@ def _in_turn(evaluator: Named, ladder: tuple[Rung, ...], settings: Mapping[str, 
 def continues(strategy: str) -> bool:
     """Return whether a strategy resumes other trials' checkpoints: then it has the method `wanted`."""
     return hasattr(registry.get("strategy", strategy), "wanted")
+
+
+def begins_with_default(config: ExperimentConfig) -> bool:
+    """Return whether a new search begins with the default point although nobody asked for it."""
+    known_strategy = config.strategy.name in registry.BUILT_IN["strategy"]
+    trains = config.data is not None and config.space.builder and config.evaluator.name in ("training", *TRAININGS)
+    if not known_strategy or not trains or suited_evaluator(config.strategy.name) != "training":
+        return False
+    screens = config.ladder[0].proxies or config.strategy.options.get("zero_cost")
+    if screens or "first" in config.strategy.options:  # the strategy begins with points of its own
+        return False
+    return any(key.startswith(MODEL) for key in config.space.defaults)
 
 
 def suited_evaluator(strategy: str) -> str:

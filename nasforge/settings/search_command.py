@@ -8,9 +8,9 @@ from typing import Any
 
 from nasforge.core.errors import NasforgeError
 from nasforge.core.goals import DEFAULT_METRIC
-from nasforge.settings.experiment import DEFAULTS, resolve, suited_evaluator
+from nasforge.settings.experiment import DEFAULTS, begins_with_default, resolve, suited_evaluator
 from nasforge.settings.space_file import load_space
-from nasforge.settings.values import AUTOMATIC, DEFAULT_POINT
+from nasforge.settings.values import AUTOMATIC, DEFAULT_POINT, NO_STARTS
 from nasforge.settings.yaml_file import parse_value
 
 _PLACES = ("tracking_uri", "start_from")
@@ -34,9 +34,12 @@ def search_words(config: Mapping[str, Any]) -> list[str] | None:
         if load_space(settings["space"]).to_json() != config["space"]:
             return None  # the space is a file of the user's, or a recipe has opened more decisions
         words = ["search", settings["space"], *_options(config, settings)]
-        again = resolve(settings).to_json()
+        resolved = resolve(settings)
+        again = resolved.to_json()
     except (NasforgeError, _Unwritable):
         return None
+    if config.get("start_from") is None and begins_with_default(resolved):
+        words += ["--start-from", NO_STARTS]
     same = all(again.get(key) == config.get(key) for key in {*again, *config} - {*_PLACES})
     return words if same else None
 
@@ -68,8 +71,9 @@ def _options(config: Mapping[str, Any], settings: dict[str, Any]) -> Iterator[st
         settings[kind] = list(config[kind])
         for text in config[kind]:
             yield from (f"--{option}", str(text))
-    settings["epochs"] = config["ladder"][-1].get("epochs")
-    yield from ("--epochs", str(settings["epochs"]))
+    if "epochs" in config["ladder"][-1]:  # else the evaluator counts folds, and its option names the epochs
+        settings["epochs"] = config["ladder"][-1]["epochs"]
+        yield from ("--epochs", str(settings["epochs"]))
     settings["budget"] = dict(config["budget"])
     for key, value in config["budget"].items():
         if key == "until":

@@ -20,7 +20,8 @@ _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _EXPANDED, _DECISIONS = 10_000, 20_000
 """Decisions that a range key may stand for, and that a space may have."""
 _FUNCTIONS = ("canonical", "text", "derive")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST_NAME = 100
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 """Name of a space or an experiment, safe as a folder's."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ class SearchSpec:
         seed: seed of the search.
         constraints: hard limits on costs.
         task: registered name of what the networks are trained for.
+        trials: how many the budget allows; infinite where it has no such limit. A continued search may have more.
     """
 
     space: SearchSpace
@@ -48,6 +50,7 @@ class SearchSpec:
     seed: int = 0
     constraints: tuple[Constraint, ...] = ()
     task: str = CLASSIFICATION
+    trials: float = math.inf
 
     def __post_init__(self) -> None:
         for name in ("ladder", "objectives", "targets", "constraints"):  # callers may pass lists

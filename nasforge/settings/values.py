@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -130,6 +131,13 @@ class Named:
             inner = content.get("options") or {}
             if not isinstance(inner, Mapping):
                 raise ConfigError(f"{what}: options must be a mapping, got {inner!r}", kind="type", key=what)
+            twice = [key for key in inner if key in options and options[key] != inner[key]]
+            if twice:
+                raise ConfigError(
+                    f"{what}: {twice[0]} is {options[twice[0]]!r}, in its options {inner[twice[0]]!r}; name it once",
+                    kind="duplicate",
+                    key=what,
+                )
             return Named(content["name"], {**options, **inner})
         raise ConfigError(
             f"{what} must be a name, or a mapping with 'name' and options, got {content!r}", kind="type", key=what
@@ -242,6 +250,8 @@ def unknown_source(source: str) -> str:
         return unknown_source(pair[1]) if pair[1] else unknown_source(pair[0])
     if source in names or Path(source).is_absolute():
         return ""
+    if re.fullmatch(r"[\w.]+:\w+", source):
+        return f"'{source}' is no name. A data set of your own needs an entry point: see docs/howto/plugins.md"
     return f"'{source}' is neither a name, nor a file or folder in {Path.cwd()}{like_source(source)}"
 
 

@@ -32,7 +32,9 @@ class Evolution:
 
     Args:
         spec: space and seed of the search; any number of objectives.
-        population: members; the search starts with as many random points, or with five if many are rejected.
+        population: members; the search starts with as many random points, or with five if many are rejected. None: a
+            fifth of the trials that the budget allows, 10 to 20, but at most half of them: a short search must not end
+            before it has learnt (docs/reference/strategy_results.md).
         sample: members that compete to be the parent; None: half of the population.
         elitist: remove the worst member; False: the oldest.
     """
@@ -41,10 +43,12 @@ class Evolution:
         self,
         spec: SearchSpec,
         *,
-        population: int = 20,
+        population: int | None = None,
         sample: int | None = None,
         elitist: bool = True,
     ) -> None:
+        if population is None:
+            population = max(sample or 0, int(min(max(10, min(20, spec.trials / 5)), max(_FEW, spec.trials / 2))))
         sample = max(1, population // 2) if sample is None else sample
         if population < 2 or not 1 <= sample <= population:
             raise ConfigError(

@@ -152,7 +152,7 @@ class Promotion:
         worth = merit(result)
         if worth is not None and worth.finished:
             # At a rung all have the same fidelity, whatever their evaluator counts in.
-            missed = any(target.violation(result.metrics) > 0 for target in self._targets)
+            missed = not all(target.met(result.metrics) for target in self._targets)
             worth = worth._replace(steps_done=0)
             reached = _Reached(number, proposal.architecture, missed, worth, result.artifacts.get(CHECKPOINT))
             self._reached[proposal.rung].append(reached)

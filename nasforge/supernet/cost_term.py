@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from nasforge.core.architecture import MODEL, Architecture
+from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError
-from nasforge.models.costs import count_flops, count_params
+from nasforge.models.costs import count_flops, count_params, on_meta
 from nasforge.models.network import build
 from nasforge.supernet.expected_cost import ExpectedCost, check_metric
 from nasforge.supernet.relaxed import Relaxed
@@ -58,7 +58,7 @@ class CostTerm:
         self.weight = weight
         self.baseline: float | None = None
         self._relaxed, self._metric, self._bound, self._shape = relaxed, metric, bound, shape
-        self._known: dict[str, float] = {}
+        self._known: dict[tuple[tuple[str, Value], ...], float] = {}
         self._exact: ExpectedCost | None = None
         reason = "its decisions do not cost independently of each other"
         try:
@@ -106,13 +106,13 @@ class CostTerm:
 
     def _cost(self, point: Architecture) -> float:
         """Return the cost of the network that is built for a point."""
-        if point.arch_id not in self._known:
-            supernet = self._relaxed.supernet
-            with torch.device("meta"):
-                child = build(supernet.space, point, in_channels=supernet.in_channels, classes=supernet.classes)
+        key = tuple(point.model.items())  # isomorphic networks share an `arch_id`, not their costs
+        if key not in self._known:
+            net = self._relaxed.supernet
+            child = on_meta(lambda: build(net.space, point, in_channels=net.in_channels, classes=net.classes))
             cost = count_params(child) if self._metric == "cost/params" else count_flops(child, self._shape)
-            self._known[point.arch_id] = float(cost)
-        return self._known[point.arch_id]
+            self._known[key] = float(cost)
+        return self._known[key]
 
     def _agrees(self, exact: ExpectedCost) -> bool:
         """Return whether expectations of certain decisions equal the costs of their networks, for sampled paths."""

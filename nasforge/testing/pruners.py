@@ -47,7 +47,8 @@ def run_trials(pruner: Pruner, curves: dict[int, Callable[[int], tuple[float, ..
 
 def the_first_trial_is_never_stopped(factory: Factory) -> None:
     """Check that a trial continues when there is none to compare it with."""
-    assert len(run_trials(factory(SPEC), {0: lambda step: (0.1,)})[0]) == LADDER[-1].epochs
+    steps = len(run_trials(factory(SPEC), {0: lambda step: (0.1,)})[0])
+    assert steps == LADDER[-1].epochs, f"the only trial was stopped at step {steps}"
 
 
 def the_best_is_never_stopped(factory: Factory) -> None:
@@ -70,7 +71,8 @@ def bad_trials_are_stopped(factory: Factory) -> None:
 def equal_trials_are_treated_alike(factory: Factory) -> None:
     """Check that equally good trials continue: none is worse than the rest."""
     history = run_trials(factory(SPEC), {n: _rising(0.5) for n in range(10)})
-    assert all(len(steps) == LADDER[-1].epochs for steps in history.values())
+    stopped = [n for n, steps in history.items() if len(steps) < LADDER[-1].epochs]
+    assert not stopped, f"trials {stopped} were stopped, although all are equal"
 
 
 def nothing_is_stopped_at_the_end(factory: Factory) -> None:
@@ -79,14 +81,15 @@ def nothing_is_stopped_at_the_end(factory: Factory) -> None:
     history: History = {
         n: {step: _rising(1.0 - n / TRIALS)(step) for step in range(1, last + 1)} for n in range(TRIALS)
     }
-    assert not any(factory(SPEC).prune(history, n, last) for n in history)
+    stopped = [n for n in history if factory(SPEC).prune(history, n, last)]
+    assert not stopped, f"trials {stopped} were stopped at the end, where nothing is left to save"
 
 
 def a_missing_report_is_no_reason(factory: Factory) -> None:
     """Check that a trial without usable values at a step is not stopped for that."""
     history: History = {n: {1: (n / TRIALS,)} for n in range(TRIALS)}
     history[TRIALS] = {}
-    assert not factory(SPEC).prune(history, TRIALS, 1)
+    assert not factory(SPEC).prune(history, TRIALS, 1), "a trial without a report was stopped"
 
 
 def pruning_is_pure(factory: Factory) -> None:
@@ -96,8 +99,10 @@ def pruning_is_pure(factory: Factory) -> None:
     before = copy.deepcopy(history)
     questions = [(number, step) for number in history for step in history[number]]
     answers = [pruner.prune(history, *question) for question in questions]
-    assert answers == [pruner.prune(history, *question) for question in questions]
-    assert answers == [factory(SPEC).prune(history, *question) for question in reversed(questions)][::-1]
+    again = [pruner.prune(history, *question) for question in questions]
+    assert answers == again, "the same questions were answered differently the second time"
+    by_new = [factory(SPEC).prune(history, *question) for question in reversed(questions)][::-1]
+    assert answers == by_new, "new pruners answered differently from the one that had seen the trials"
     assert history == before, "the history was changed"
 
 
@@ -120,7 +125,8 @@ def a_ladder_of_one_rung_stops_nothing(factory: Factory) -> None:
     """Check that nothing is stopped if the only rung is the end."""
     pruner = factory(replace(SPEC, ladder=(Rung(3),)))
     history: History = {n: dict.fromkeys((1, 2, 3), (1.0 - n / TRIALS,)) for n in range(TRIALS)}
-    assert not any(pruner.prune(history, TRIALS - 1, step) for step in (1, 2, 3))
+    stopped = [step for step in (1, 2, 3) if pruner.prune(history, TRIALS - 1, step)]
+    assert not stopped, f"a trial was stopped at steps {stopped}, although the only rung is the end"
 
 
 CHECKS: tuple[Callable[[Factory], None], ...] = (

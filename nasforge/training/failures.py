@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nasforge.core.errors import DeviceLost, NasforgeError, one_line
 from nasforge.core.trial import Cause, Charge, Failure
 from nasforge.data.split import Split
+from nasforge.models.costs import wrong_output
 from nasforge.training.device import still_computes
 
 SMALLER = "constrain params, flops or memory_mb, or lower the batch size"
@@ -136,7 +137,6 @@ def check_shapes(
             message = f"the network does not take images in the memory layout channels_last: {reason}"
             advice = "write .reshape in place of .view in its forward, or set recipe.channels_last=false"
         raise fail("invalid_shape", message, advice) from error
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if got != (2, split.classes):
-        message = f"the network gives {got} for 2 images, wanted {(2, split.classes)}: one number per class"
-        raise fail("invalid_shape", message, "let the builder end with its argument `classes`")
+    wrong = wrong_output(output, 2, split.classes)
+    if wrong:
+        raise fail("invalid_shape", wrong, "let the builder end with its argument `classes`")

@@ -300,7 +300,11 @@ class _Loop:
         for hook in state.hooks:
             metrics |= hook.metrics(done)
         # gradients that overflow may yet be clipped, so the figures of health do not show that a training diverged
-        if not all(math.isfinite(value) for key, value in metrics.items() if not key.startswith("health/")):
+        wrong = [key for key, value in metrics.items() if not (math.isfinite(value) or key.startswith("health/"))]
+        if wrong and all(math.isfinite(metrics.get(key, 0.0)) for key in ("train/loss", "val/loss")):
+            message = f"the metric {wrong[0]} is {metrics[wrong[0]]:g} in epoch {done}, and the losses are finite"
+            raise state.meter.fail("error", message, "correct the task that computes it")
+        if wrong:
             raise self.diverged("validation")
         metrics |= state.meter.metrics()
         if recipe.early_stopping and phase is self.course.phases[-1] and phase.validation is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nasforge.core.errors import ConfigError
 from nasforge.data.augment import normalise
 from nasforge.data.split import Split
 from nasforge.tasks.classification import CLASSIFICATION
@@ -85,4 +86,14 @@ def score(
     network: nn.Module, split: Split, *, extra: Collection[str] = (), task: Task = CLASSIFICATION, **settings: Any
 ) -> dict[str, float]:
     """Compute the metrics of a network on a split; `settings` are those of `answers`."""
-    return task.scores(answers(network, split, task=task, **settings), extra)
+    values = task.scores(answers(network, split, task=task, **settings), extra)
+    for name, value in values.items():
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"task {type(task).__name__}: its metric '{name}' is {value!r}, expected a number",
+                kind="type",
+                key="task",
+            ) from None
+    return values

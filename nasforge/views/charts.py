@@ -15,8 +15,8 @@ from nasforge.experiment.state import State
 from nasforge.views import tables
 from nasforge.views.reader import Reader
 from nasforge.views.rounding import percent
-from nasforge.views.survival import shares_chart
-from nasforge.views.svg import Axis, Bar, Plot, Point, bars, cut, missing, number_text
+from nasforge.views.survival import OPTION_LETTERS, shares_chart
+from nasforge.views.svg import Axis, Bar, Plot, Point, bars, missing, number_text, short
 
 AXES = {"trials": "trial", "seconds": "worker seconds charged", "work": "multiply-adds charged"}
 """What a search's progress is drawn over."""
@@ -33,11 +33,19 @@ _OPTION_LETTERS = 48
 _SPREAD = 30
 """A cost whose values span more than this factor is drawn on a logarithmic axis."""
 
+NOT_BEST = "not among them"
+"""Name of the other finished trials next to those that no other beats in two metrics."""
+
 Link = Callable[[int], str]
 """Trial -> the address of its page."""
 
 Text = Callable[[Trial, Sequence[str]], str]
 """Trial and metrics -> the text under the pointer."""
+
+
+def name_of(status: str) -> str:
+    """Return the name of a status in a figure, which does not know whether the search goes on."""
+    return "unfinished" if status == "running" else status
 
 
 def _mark(trial: Trial, x: float, y: float, metrics: Sequence[str], link: Link, text: Text) -> Point:
@@ -48,12 +56,12 @@ def summary(trial: Trial, metrics: Sequence[str] = ()) -> str:
     """Return a short text for a trial, without its decisions: number, status, metrics."""
     known = trial.metrics
     shown = [f"{title_of(key)} {number_text(known[key])}" for key in metrics if key in known]
-    return ", ".join([f"trial {trial.number}, {trial.status}", *shown])
+    return ", ".join([f"trial {trial.number}, {name_of(trial.status)}", *shown])
 
 
 def about(trial: Trial, metrics: Sequence[str] = ()) -> str:
     """Return the text under the pointer for a trial: number, status, metrics, decisions."""
-    lines = [f"trial {trial.number}, {trial.status}"]
+    lines = [f"trial {trial.number}, {name_of(trial.status)}"]
     known = trial.metrics
     lines += [f"{title_of(key)} {number_text(known[key])}" for key in metrics if key in known]
     if trial.architecture is not None:
@@ -84,7 +92,7 @@ def best_so_far_chart(state: State, link: Link, axis: str = "trials", text: Text
     )
     marks = [_mark(state.trials[row["number"]], x, row["value"], [goal.metric], link, text) for x, row in values]
     plot.points("finished", marks, name="finished trial", thin=_MOST_POINTS, radius=3.5)
-    plot.line("best", [(x, row["best"]) for x, row in values], step=True, name="best so far")
+    plot.line("best", [(x, row["best"]) for x, row in values], step="after", name="best so far")
     return plot.svg()
 
 
@@ -105,7 +113,7 @@ def front_chart(state: State, link: Link, x: str, y: str, text: Text = about) ->
     every = [point for group in marks.values() for point in group]
     if not every:
         return missing(f"No trial has {title_of(x)} and {title_of(y)} yet.")
-    axes = (_axis_of(x, [point.x for point in every]), _axis_of(y, [point.y for point in every]))
+    axes = (_axis_of(state, x, [point.x for point in every]), _axis_of(state, y, [point.y for point in every]))
     plot = Plot(f"{title_of(y)} over {title_of(x)}", *axes, height=360)
 
     for limit in (*state.constraints, *state.targets):
@@ -114,14 +122,20 @@ def front_chart(state: State, link: Link, x: str, y: str, text: Text = about) ->
                 plot.limit(limit.text, **{name: limit.bound})
     left_out = 0
     for status in ("other", "pruned", "failed", "rejected", "running"):
-        name = "repeated, or at a lower rung" if status == "other" else status
+        name = "repeated, or at a lower rung" if status == "other" else name_of(status)
         left_out += plot.points(status, marks.get(status, ()), name=name, radius=2.5, thin=_MOST_POINTS // 3)
-    name = "finished trial" if best is None else "dominated"
+    name = "finished trial" if best is None else NOT_BEST
     left_out += plot.points("finished", marks.get("finished", ()), name=name, radius=3.5, thin=_MOST_POINTS)
     on_front = sorted(marks.get("best", ()), key=lambda point: point.x)
-    plot.line("best", [(point.x, point.y) for point in on_front], step=True)
-    left_out += plot.points("best", on_front, name="Pareto front", radius=5, thin=_MOST_POINTS)
+    step = "before" if tables.is_maximised(state, x) else "after"
+    plot.line("best", [(point.x, point.y) for point in on_front], step=step)
+    left_out += plot.points("best", on_front, name=front_name(state), radius=5, thin=_MOST_POINTS)
     return plot.svg() + _note(left_out, "points")
+
+
+def front_name(state: State) -> str:
+    """Return what the trials are called that no other beats in two metrics: a front of three objectives has more."""
+    return "Pareto front" if len(state.objectives) < 3 else "best in these two metrics"
 
 
 def curves_chart(state: State, link: Link, metric: str, text: Text = about) -> str:
@@ -151,7 +165,7 @@ def curves_chart(state: State, link: Link, metric: str, text: Text = about) -> s
     plot = Plot(
         f"{title_of(metric)} over {steps}s of {len(chosen)} of {len(lines)} trials",
         Axis.of(steps, by_step, whole=True),
-        Axis.of(title_of(metric), _without_outliers(drawn, None)),
+        Axis.of(title_of(metric), _without_outliers(drawn, tables.is_maximised(state, metric))),
     )
     if len(lines) > len(chosen):
         low = [(step, float(ends[0])) for step, ends in quantiles.items()]
@@ -162,7 +176,7 @@ def curves_chart(state: State, link: Link, metric: str, text: Text = about) -> s
     named: set[str] = set()
     for number in sorted(chosen, key=lambda n: (n in ranked, n == (ranked or [-1])[0])):
         status = state.trials[number].status
-        kind, name = (f"{status} faint", status)
+        kind, name = (f"{status} faint", name_of(status))
         if number in ranked:
             kind, name = (
                 ("best", f"best: trial {number}")
@@ -187,12 +201,13 @@ def workers_chart(reader: Reader, link: Link) -> str:
     )
     if state is None or not latest:
         return missing("This journal has no times of trials.")
+    running = {trial.number: reader.times.attempts.get(trial.number, [])[-1:] for trial in state.open_trials}
     now = reader.times.latest or 0.0
     origin = min(begin for begin, _, _ in latest)
     free: list[float] = []
     rows: list[tuple[float, float, int, int]] = []
     for begin, end, number in sorted(latest):
-        end = max(end, now) if state.trials[number].result is None else end
+        end = max(end, now) if (begin, end) in running.get(number, ()) else end
         lane = next((i for i, until in enumerate(free) if until <= begin + 1e-3), len(free))
         free[lane:] = [end, *free[lane + 1 :]]
         rows.append((begin - origin, end - origin, lane, number))
@@ -208,7 +223,7 @@ def workers_chart(reader: Reader, link: Link) -> str:
         plot.span(status, begin / unit, end / unit, lane + 1, f"{about(state.trials[number])}", link(number))
     hidden = sum(len(spans) for spans in reader.times.attempts.values()) - len(rows)
     kinds = dict.fromkeys(state.trials[number].status for *_, number in rows)
-    legend = "".join(f'<li class="{kind}">{kind}</li>' for kind in kinds)
+    legend = "".join(f'<li class="{kind}">{name_of(kind)}</li>' for kind in kinds)
     return plot.svg() + f'<ul class="legend">{legend}</ul>' + _note(hidden, "earlier attempts")
 
 
@@ -234,9 +249,9 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
     if numeric:
         across = Axis.of(key, places, log=bool(getattr(domain, "log", False)))
     else:
-        texts = [_short(str(option), _OPTION_LETTERS // len(options)) for option in options]
+        texts = [short(str(option), _OPTION_LETTERS // len(options)) for option in options]
         across = Axis(key, -0.6, len(options) - 0.4, text=_option_text(texts))
-    down = Axis.of(title_of(metric), _without_outliers(measured, None))
+    down = Axis.of(title_of(metric), _without_outliers(measured, tables.is_maximised(state, metric)))
     plot = Plot(f"{title_of(metric)} by {key}", across, down, width=420, height=260)
     jitter = [0.0 if numeric else ((t.number * 37) % 41 - 20) / 80 for t in trials]
     marks = [
@@ -254,10 +269,10 @@ def slice_chart(state: State, link: Link, key: str, metric: str) -> str:
 def alphas_chart(rows: Sequence[tuple[int, Mapping[str, Sequence[float]]]], key: str, options: Sequence[object]) -> str:
     """Draw the architecture parameters of one decision over the epochs, as shares (softmax)."""
     shares = [(float(step), _softmax(alphas[key])) for step, alphas in rows if key in alphas]
-    lines = {
-        cut(str(option), 24): [(step, share[index]) for step, share in shares if index < len(share)]
+    lines = [
+        (short(str(option), OPTION_LETTERS), [(step, share[index]) for step, share in shares if index < len(share)])
         for index, option in enumerate(options)
-    }
+    ]
     return shares_chart(f"Shares of the options of {key} over the epochs", "epoch", lines)
 
 
@@ -348,15 +363,19 @@ def _charged(state: State, axis: str) -> Mapping[int, float]:
     return totals
 
 
-def _axis_of(metric: str, values: Sequence[float]) -> Axis:
+def _axis_of(state: State, metric: str, values: Sequence[float]) -> Axis:
     cost = metric.startswith("cost/")
     known = [value for value in values if math.isfinite(value)]
     log = cost and bool(known) and min(known) > 0 and max(known) / min(known) > _SPREAD
-    return Axis.of(title_of(metric), known if cost else _without_outliers(known, None), log=log, zero=cost and not log)
+    shown = known if cost else _without_outliers(known, tables.is_maximised(state, metric))
+    return Axis.of(title_of(metric), shown, log=log, zero=cost and not log)
 
 
 def _without_outliers(values: Sequence[float], maximise: bool | None) -> list[float]:
-    """Return the values without the few that lie far from all others: they would flatten the rest of the figure."""
+    """Return the values without the few that lie far from all others: they would flatten the rest of the figure.
+
+    The best always stay, where it is known which these are.
+    """
     known = sorted(value for value in values if math.isfinite(value))
     if len(known) < 12:
         return known
@@ -381,13 +400,6 @@ def _option_text(texts: Sequence[str]) -> Callable[[float], str]:
         return texts[round(value)] if whole else ""
 
     return text
-
-
-def _short(text: str, length: int) -> str:
-    """Return the beginning and the end of a long text: names of options often differ at their end."""
-    if len(text) <= length or length < 6:
-        return cut(text, max(3, length))
-    return f"{text[: length - 4]}…{text[-3:]}"
 
 
 def _unit_of(seconds: float) -> tuple[float, str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
-from nasforge.core.metrics import column_direction
+from nasforge.core.metrics import column_direction, direction
 from nasforge.views.comparison_records import Comparison, Curve, Row, ToOptimum
 from nasforge.views.groups import Group, baseline_of, left_out, like_baseline, notes_of, some, without_figures
 from nasforge.views.hypervolume import hypervolume_curve
@@ -124,8 +124,10 @@ def _quantities(
     searches = [search for group in groups for search in group.searches]
     if any(search.final is not None for search in searches):
         quantities["final"] = (lambda search: search.final, final.maximise)
-    if any(search.test is not None for search in searches):
-        quantities["test"] = (lambda search: search.test, goals[0].maximise)
+    tested = next((search.test_metric for search in searches if search.test is not None), None)
+    if tested is not None:
+        of_goal = tested.partition("/")[2] == goals[0].metric.partition("/")[2]
+        quantities["test"] = (lambda search: search.test, goals[0].maximise if of_goal else direction(tested) is True)
     if reference is not None and ideal is not None:
         box = math.prod(best - worst for best, worst in zip(ideal, reference, strict=True)) or 1.0
         known: dict[int, list[float]] = {}

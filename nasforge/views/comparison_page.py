@@ -124,7 +124,7 @@ def comparison_chart(comparison: Comparison, quantity: str, width: int = 640, he
         bounds = f"{significant(curve.low[last], 4)} to {significant(curve.high[last], 4)}"
         title = f"{curve.label}: {significant(curve.mean[last], 4)} ({bounds}) at the end"
         line = [(curve.x[i], curve.mean[i]) for i in known]
-        plot.line(f"{kinds[curve.label]} thick", line, step=True, name=cut(curve.label, 60), title=title)
+        plot.line(f"{kinds[curve.label]} thick", line, step="after", name=cut(curve.label, 60), title=title)
     return plot.svg()
 
 
@@ -192,7 +192,7 @@ def _protocol(comparison: Comparison) -> str:
 def table_columns(comparison: Comparison, quantity: str) -> tuple[str, ...]:
     """Return the header of a table of rows."""
     bound = "mean − 2 SE" if _maximised(comparison, quantity) else "mean + 2 SE"
-    tests = ("n pairs", "− random", "95 % interval", "p Wilcoxon", "p permutation")
+    tests = ("n pairs", "− random", "95 % interval", "p Wilcoxon (Holm)", "p permutation (Holm)")
     return ("strategy", "n", "mean", "std", "SE", bound, "median", "best", *tests)
 
 

@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 
 from nasforge.core.metrics import title_of
 from nasforge.experiment.state import State
-from nasforge.views.tables import best_so_far, failures, in_two_metrics, learning_curves, steps_of
+from nasforge.views.charts import NOT_BEST, front_name
+from nasforge.views.tables import best_so_far, failures, in_two_metrics, is_maximised, learning_curves, steps_of
 
 # Okabe & Ito's colours, told apart by colour-blind readers too: https://jfly.uni-koeln.de/color/
 _COLOURS = {
@@ -67,15 +68,15 @@ def pareto_figure(state: State, x: str = "cost/flops", y: str = "val/accuracy") 
     on_front = {trial.number for trial in front}
     rest = [trial for trial in trials if trial.number not in on_front]
     for name, group, colour, mode in (
-        ("dominated" if comparable else "finished trial", rest, _COLOURS["rejected"], "markers"),
-        ("Pareto front", front, _BEST, "lines+markers"),
+        (NOT_BEST if comparable else "finished trial", rest, _COLOURS["rejected"], "markers"),
+        (front_name(state), front, _BEST, "lines+markers"),
     ):
         figure.add_scatter(
             x=[trial.metrics[x] for trial in group],
             y=[trial.metrics[y] for trial in group],
             mode=mode,
             name=name,
-            line={"color": colour, "shape": "hv", "width": 2},
+            line={"color": colour, "shape": "vh" if is_maximised(state, x) else "hv", "width": 2},
             marker={"color": colour, "size": 10},
             customdata=[trial.number for trial in group],
             hovertemplate=f"trial %{{customdata}}<br>{title_of(x)} %{{x:.4s}}<br>{title_of(y)} %{{y:.4g}}",

@@ -27,7 +27,7 @@ def _volume(points: list[tuple[float, ...]], reference: tuple[float, ...]) -> fl
     """Of points that do not dominate each other."""
     if len(reference) <= 2:
         return _sweep(points, reference)
-    # The best in the last objective first, so that few points are left to limit the later ones.
+    # The worst in the last objective first, so that few points are left to limit the later ones.
     ordered = sorted(points, key=lambda p: p[-1])
     return sum(_exclusive(point, ordered[index + 1 :], reference) for index, point in enumerate(ordered))
 

@@ -74,6 +74,13 @@ class Times:
             self.active += at - latest
 
 
+def standing_of(folder: Path, state: State | None) -> str:
+    """Return `running`; else `finished`, where nothing is left to run or the result was tested; else `stopped`."""
+    if is_locked(folder / LOCK):
+        return "running"
+    return "finished" if state is not None and (state.done or state.tests) else "stopped"
+
+
 class Reader:
     """Follows the journal of one experiment, without a lock.
 
@@ -124,11 +131,7 @@ class Reader:
     @property
     def standing(self) -> str:
         """`running`; else `finished`, where nothing is left to run or the result was tested; else `stopped`."""
-        if self.running:
-            return "running"
-        state = self.state
-        done = state is not None and (state.done or bool(state.tests))
-        return "finished" if done else "stopped"
+        return standing_of(self.folder, self.state)
 
     @property
     def elapsed(self) -> float | None:

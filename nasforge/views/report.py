@@ -103,7 +103,7 @@ def report_page(reader: Reader, extras: Extras) -> str:
         _failures(state),
         _repeat(folder, state),
         '<aside id="detail" role="status" hidden></aside>',
-        page.data_script("trials", _trials(folder, state, shown)),
+        page.data_script("trials", _trials(reader, state, shown)),
     ]
     return page.document(f"{state.name}: report", parts, page.SCRIPT.read_text(encoding="utf-8"))
 
@@ -175,7 +175,8 @@ def _front(state: State, shown: _Shown) -> str:
     rows = rows[:: max(1, -(-len(rows) // _FRONT_ROWS))]
     listed = _trial_table((metric_title(x), metric_title(y)), rows, shown) if rows else ""
     note = page.paragraph(f"The table has {len(rows)} of the {len(rows) + hidden} trials on it.", "dim")
-    return page.section("Pareto front", chart, listed, note if hidden > 0 else "")
+    title = charts.front_name(state)
+    return page.section(f"{title[0].upper()}{title[1:]}", chart, listed, note if hidden > 0 else "")
 
 
 def _best(state: State, shown: _Shown) -> str:
@@ -269,7 +270,7 @@ def _repeat(folder: Path, state: State) -> str:
     )
 
 
-def _trials(folder: Path, state: State, shown: _Shown) -> dict[str, Any]:
+def _trials(reader: Reader, state: State, shown: _Shown) -> dict[str, Any]:
     """Return the trials that a click shows: texts of their metrics, and indices of their decisions' values."""
     goals = [goal.metric for goal in state.objectives]
     metrics = [*dict.fromkeys([*goals, "cost/params", "cost/flops", "time/train_s"])]
@@ -290,7 +291,7 @@ def _trials(folder: Path, state: State, shown: _Shown) -> dict[str, Any]:
             known.setdefault(value_text(values[key]), len(known)) if key in values else -1
             for key, known in zip(keys, options, strict=True)
         ]
-        trials[number] = [trial.status, texts, places]
+        trials[number] = [status_text(trial.status, reader.standing), texts, places]
         size += 30 + sum(map(len, texts)) + 10 * len(keys)
         if size > _TRIALS_BYTES:
             break
@@ -299,5 +300,5 @@ def _trials(folder: Path, state: State, shown: _Shown) -> dict[str, Any]:
         "keys": keys,
         "options": [list(known) for known in options],
         "trials": trials,
-        "command": command_for(folder, "show", "--trial", "NUMBER"),
+        "command": command_for(reader.folder, "show", "--trial", "NUMBER"),
     }

@@ -13,10 +13,11 @@ from nasforge.core.command_line import command_for, command_line, runs_dir_optio
 from nasforge.core.trial import Measure
 from nasforge.core.trust import view
 from nasforge.experiment.state import State
+from nasforge.settings.experiment import name_from
 from nasforge.settings.search_command import search_words
 from nasforge.views.learnt import sentences_about
 from nasforge.views.rounding import percent, significant
-from nasforge.views.statistics import spread
+from nasforge.views.statistics import Spread, spread
 from nasforge.views.svg import Bar, bars
 from nasforge.views.texts import metric_text, metric_title
 
@@ -54,9 +55,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
         state: of the search.
         finalists: folder of the retrained networks.
     """
-    key = "test/" + state.objectives[0].metric.partition("/")[2]
-    if not any(key in metrics for metrics in state.tests.values()):
-        key = "test/accuracy"
+    key = test_metric(state)
     groups = retrained_alike(state.tests, key)
     ranked = [(t, t.architecture) for t in reversed(state.ranking()) if t.architecture]
     by_name = {f"{point.arch_id}-{point.point_id[:6]}": t for t, point in ranked}
@@ -76,8 +75,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
         else:
             members = re.match(r"ensemble-of-(\d+)-", name)
             kind, title = ("ensemble", f"ensemble of {members[1]}") if members else ("other", name)
-        margin = over.shown_margin
-        bounds = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
+        low, high = interval_of(key, over) or (None, None)
         costs = one.metrics if one is not None else about.get("metrics", {})
         rows.append(
             {
@@ -87,8 +85,8 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
                 "value": over.mean,
                 "n": over.n,
                 "metric": key,
-                "low": None if margin is None else max(bounds[0], over.mean - margin),
-                "high": None if margin is None else min(bounds[1], over.mean + margin),
+                "low": low,
+                "high": high,
                 "params": _number(costs.get("cost/params")),
                 "flops": _number(costs.get("cost/flops")),
                 "won": bool(one and best and one.number == best.number),
@@ -97,6 +95,21 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     order = {kind: place for place, kind in enumerate(_KINDS)}
     rows.sort(key=lambda row: (not row["won"], order.get(str(row["kind"]), len(order))))
     return rows
+
+
+def test_metric(state: State) -> str:
+    """Return the metric of the test split by which networks are compared: the first objective, else accuracy."""
+    key = "test/" + state.objectives[0].metric.partition("/")[2]
+    return key if any(key in metrics for metrics in state.tests.values()) else "test/accuracy"
+
+
+def interval_of(key: str, over: Spread) -> tuple[float, float] | None:
+    """Return the ends of the 95 % interval of a metric's mean; None with one seed, or where all have the same value."""
+    margin = over.shown_margin
+    if margin is None:
+        return None
+    least, most = (0.0, 1.0) if key in _SHARES else (-math.inf, math.inf)
+    return max(least, over.mean - margin), min(most, over.mean + margin)
 
 
 def retrained_alike(tests: Mapping[str, Mapping[str, float]], key: str) -> dict[str, dict[str, float]]:
@@ -271,7 +284,7 @@ def commands_for(folder: Path, state: State) -> list[tuple[str, str]]:
     best = state.best
     with view():
         words = search_words(state.header.config)
-    name = ("--name", f"{state.name}-again", *runs_dir_option(folder.parent))
+    name = ("--name", name_from(f"{state.name}-again"), *runs_dir_option(folder.parent))
     commands = [("Search again, under another name", command_line(*words, *name))] if words else []
     if best is None:
         return [*commands, ("See all of it", command_for(folder, "show"))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from nasforge.core.space import Choice, Domain, SearchSpace
@@ -12,16 +12,18 @@ from nasforge.experiment.state import State
 from nasforge.strategies.choosers import at
 from nasforge.strategies.options import BINS, count, option_of
 from nasforge.views.rounding import percent
-from nasforge.views.svg import Axis, Plot, Point, cut, missing, number_text
+from nasforge.views.svg import Axis, Plot, Point, missing, number_text, short
 
 _WINDOWS = 24
 _MOST_OPTIONS = 8
+OPTION_LETTERS = 32
+"""Letters of an option in a legend."""
 
 
 def option_texts(domain: Domain) -> list[str]:
     """Return a name for each option of a domain, as `nasforge.strategies.options` counts them."""
     if isinstance(domain, Choice):
-        return [cut(str(option), 24) for option in domain.options]
+        return [short(str(option), OPTION_LETTERS) for option in domain.options]
     if domain.size <= BINS:
         return [number_text(domain.low + index * (domain.step or 0)) for index in range(count(domain))]
     ends = [number_text(float(at(domain, index / BINS))) for index in range(BINS + 1)]
@@ -35,7 +37,7 @@ def survival_chart(state: State, key: str) -> str:
     texts = option_texts(domain)
     if len(options) < 2:
         return missing(_unvaried(key, [texts[option] for option in options], len(asked)))
-    rows = {texts[option]: [(place, share) for place, share in _shares(asked, option)] for option in options}
+    rows = [(texts[option], _shares(asked, option)) for option in options]
     return shares_chart(f"Share of the options of {key} in the proposals", "proposal", rows)
 
 
@@ -77,15 +79,15 @@ def _unvaried(key: str, options: Sequence[str], trials: int) -> str:
     )
 
 
-def shares_chart(label: str, across: str, rows: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+def shares_chart(label: str, across: str, rows: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> str:
     """Draw shares of options as lines.
 
     Args:
         label: one sentence for people who hear the page.
         across: title of the horizontal axis.
-        rows: option -> points of its line, with shares between 0 and 1.
+        rows: name of each option, and the points of its line, with shares between 0 and 1.
     """
-    places = [place for row in rows.values() for place, _ in row]
+    places = [place for _, row in rows for place, _ in row]
     plot = Plot(
         label,
         Axis.of(across, [0, *places], whole=True),
@@ -93,7 +95,7 @@ def shares_chart(label: str, across: str, rows: Mapping[str, Sequence[tuple[floa
         width=420,
         height=260,
     )
-    for index, (name, row) in enumerate(rows.items()):
+    for index, (name, row) in enumerate(rows):
         plot.line(f"s{index % 8} thick", row, name=name, title=name)
         if len(row) == 1:
             plot.points(f"s{index % 8}", [Point(*row[0], name)])

@@ -24,13 +24,19 @@ _MOST_CORNERS = 600
 """Corners of a line; more of them would lie within a pixel of each other."""
 
 
-def number_text(value: float) -> str:
-    """Return a number in human units: `40M`, `1.2k`, `0.974`."""
+def number_text(value: float, digits: int = 3) -> str:
+    """Return a number in human units: `40M`, `1.2k`, `0.974`.
+
+    Args:
+        value: the number.
+        digits: of a number with a unit; one without has four.
+    """
     if not math.isfinite(value):
         return "–"
+    rounded = float(significant(value, digits)) if abs(value) >= 1e3 else value
     for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= bound:
-            return f"{significant(value / bound, 3)}{unit}"
+        if abs(rounded) >= bound:
+            return f"{significant(rounded / bound, digits)}{unit}"
     if value and abs(value) < 1e-3:
         return f"{value:.1e}"
     return significant(value, 4)
@@ -87,6 +93,16 @@ class Axis:
             return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -1.0
         return (value - self.low) / (self.high - self.low)
 
+    def texts(self) -> list[str]:
+        """Return the texts of the ticks; numbers have as many digits as tell them apart."""
+        ticks = self.ticks()
+        texts = [self.text(tick) for tick in ticks]
+        for digits in range(4, 10):
+            if self.text is not number_text or len({*texts}) == len(ticks):
+                break
+            texts = [number_text(tick, digits) for tick in ticks]
+        return texts
+
     def ticks(self) -> list[float]:
         """Return a few round values, or those of `marks` that lie inside."""
         if self.marks is not None:
@@ -137,7 +153,7 @@ class Plot:
         """
         self._label, self._x, self._y = label, x, y
         self._width, self._height = width, height
-        longest = max((len(y.text(tick)) for tick in y.ticks()), default=0)
+        longest = max(map(len, y.texts()), default=0)
         self._left = max(left, _TITLE + math.ceil(_LARGE_DIGIT * longest))
         self._marks: list[str] = []
         self._legend: list[tuple[str, str]] = []
@@ -190,18 +206,21 @@ class Plot:
         kind: str,
         values: Sequence[tuple[float, float]],
         *,
-        step: bool = False,
+        step: str = "",
         name: str = "",
         title: str = "",
         href: str = "",
     ) -> None:
-        """Draw a line through `values`; with `step` a value stays until the next one."""
+        """Draw a line through `values`; with `step` as steps, which change `after` or `before` they go across."""
         places = [self._at(x, min(max(y, self._y.low), self._y.high)) for x, y in values if math.isfinite(x + y)]
         if not places:
             return
         path = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
         for (_, before), (x, y) in pairwise(places) if step else ():
-            path += f"H{x:.1f}V{y:.1f}" if y != before else ""
+            if step == "before":
+                path += f"V{y:.1f}H{x:.1f}"
+            elif y != before:
+                path += f"H{x:.1f}V{y:.1f}"
         if step:
             path += f"H{places[-1][0]:.1f}"
         else:
@@ -262,15 +281,14 @@ class Plot:
             f'aria-label="{escape(self._label)}" preserveAspectRatio="xMidYMid meet">'
         ]
         bottom, right = height - _BOTTOM, width - _RIGHT
-        for tick in self._x.ticks():
+        for tick, text in zip(self._x.ticks(), self._x.texts(), strict=True):
             x, _ = self._at(tick, self._y.low)
             parts.append(f'<path d="M{x:.1f} {_TOP}V{bottom}" class="grid"/>')
-            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" class="tick middle">{escape(self._x.text(tick))}</text>')
-        for tick in self._y.ticks():
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" class="tick middle">{escape(text)}</text>')
+        for tick, text in zip(self._y.ticks(), self._y.texts(), strict=True):
             _, y = self._at(self._x.low, tick)
             parts.append(f'<path d="M{self._left} {y:.1f}H{right}" class="grid"/>')
-            text = escape(self._y.text(tick))
-            parts.append(f'<text x="{self._left - 6}" y="{y + 4:.1f}" class="tick end">{text}</text>')
+            parts.append(f'<text x="{self._left - 6}" y="{y + 4:.1f}" class="tick end">{escape(text)}</text>')
         middle, half = (self._left + right) / 2, (_TOP + bottom) / 2
         parts.append(f'<text x="{middle:.0f}" y="{height - 6}" class="axis middle">{escape(self._x.title)}</text>')
         parts.append(
@@ -478,6 +496,14 @@ def _literal_style() -> str:
                 f".bar.{name},.band.{name}{{fill:{colour}}}"
             )
     return "".join(rules)
+
+
+def short(text: str, length: int) -> str:
+    """Return the beginning and the end of a long text: names of options often differ at their end."""
+    if len(text) <= length or length < 6:
+        return cut(text, max(3, length))
+    end = max(3, length // 2 - 1)
+    return f"{text[: length - end - 1]}…{text[-end:]}"
 
 
 def cut(text: str, length: int) -> str:

@@ -113,17 +113,18 @@ def in_two_metrics(state: State, x: str, y: str) -> tuple[list[Trial], list[Tria
     both = [(trial, trial.metric(x), trial.metric(y)) for trial in state.finished()]
     known = [(trial, float(a), float(b)) for trial, a, b in both if a is not None and b is not None]
     trials = [trial for trial, _, _ in known]
-    declared = {objective.metric: objective.maximise for objective in state.objectives}
-    axes = [
-        Objective(metric, maximise)
-        for metric in (x, y)
-        if (maximise := declared.get(metric, direction(metric))) is not None
-    ]
+    axes = [Objective(metric, maximise) for metric in (x, y) if (maximise := is_maximised(state, metric)) is not None]
     if len(axes) < 2:
         return trials, None
     points = [(axes[0].oriented(a), axes[1].oriented(b)) for _, a, b in known]
     best = sorted((known[index] for index in front(points)), key=lambda item: item[1])
     return trials, [trial for trial, _, _ in best]
+
+
+def is_maximised(state: State, metric: str) -> bool | None:
+    """Return whether more of a metric is better; None where neither an objective nor its name says it."""
+    declared = {objective.metric: objective.maximise for objective in state.objectives}
+    return declared.get(metric, direction(metric))
 
 
 def reported_metrics(state: State) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from nasforge.core.goals import text_of_limit
 from nasforge.core.metrics import form_of, title_of
 from nasforge.views.rounding import fixed, percent, significant
 from nasforge.views.svg import number_text
@@ -45,6 +46,12 @@ def metric_title(key: str) -> str:
     """Return a metric's name next to a text of `metric_text`, which has the unit of a time."""
     name = title_of(key)
     return name.removesuffix(" (s)") if form_of(key) == "seconds" else name
+
+
+def excess_text(limit: str, excess: float) -> str:
+    """Return by how much a cost is above a limit: `params<=1M is exceeded by 0.004%`."""
+    digits = max(1, -math.floor(math.log10(100 * excess))) if 0 < excess < math.inf else 1
+    return f"{text_of_limit(limit)} is exceeded by {percent(excess, digits)}"
 
 
 def share_text(share: float | None) -> str:

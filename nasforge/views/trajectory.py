@@ -12,7 +12,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.events import Event, Header, header_of
 from nasforge.core.trial import Measure, TrainShared, Trial
 from nasforge.experiment.state import State
-from nasforge.views.results import retrained_alike
+from nasforge.views.results import retrained_alike, test_metric
 
 AXES = ("trials", "worker_seconds", "multiply_adds")
 """What a budget is charged in."""
@@ -46,6 +46,7 @@ class Trajectory:
         best: the last incumbent's architecture, as JSON; None where nothing has finished.
         pieces: whether trials were asked for at a lower rung, so that one is a part of a training.
         config: of the journal's header, with the place of the data in force.
+        test_metric: of `test`.
     """
 
     experiment: str
@@ -67,6 +68,7 @@ class Trajectory:
     best: Mapping[str, Any] | None = None
     pieces: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
+    test_metric: str = ""
 
     @property
     def fidelity(self) -> int:
@@ -149,6 +151,7 @@ def trajectory_of(state: State, header: Header, final: Final | None = None) -> T
         best=None if best is None or best.architecture is None else best.architecture.to_json(),
         pieces=any(_is_piece(trial, len(state.ladder)) for trial in closed),
         config=state.header.config,
+        test_metric=test_metric(state),
     )
 
 
@@ -196,6 +199,5 @@ def _each(incumbents: Sequence[Trial | None], figure: Final) -> list[float]:
 
 def _tested(state: State, point: Architecture) -> float:
     """Mean over the seeds with which this point was retrained last; NaN where it was not."""
-    key = "test/" + state.objectives[0].metric.partition("/")[2]
-    values = retrained_alike(state.tests, key).get(f"{point.arch_id}-{point.point_id[:6]}", {}).values()
+    values = retrained_alike(state.tests, test_metric(state)).get(f"{point.arch_id}-{point.point_id[:6]}", {}).values()
     return sum(values) / len(values) if values else math.nan

@@ -22,12 +22,11 @@ from nasforge.core.events import (
     Started,
     Told,
 )
-from nasforge.core.goals import text_of_limit
 from nasforge.core.trial import Score, TrainShared
 from nasforge.experiment.journal import JOURNAL, parse, search_name
 from nasforge.experiment.state import State
-from nasforge.views.rounding import percent
 from nasforge.views.tables import steps_of
+from nasforge.views.texts import excess_text
 
 TRACEBACK = "traceback.txt"
 """File in the folder of an attempt that raised an exception."""
@@ -59,7 +58,7 @@ class LogLine:
 _INTERRUPTED = {
     REQUEST: "the driver stopped on request",
     KILL: "the process of the search ended or was killed",
-    FAULT: "its GPU failed, and the driver ended",
+    FAULT: "its worker ended, or its GPU failed",
 }
 
 
@@ -128,7 +127,7 @@ def _line(event: Event, at: float | None, unit: str) -> LogLine:
                 error = event.result.error
                 text = "; ".join(filter(None, [f"failed by {error.cause}: {error.message}", error.advice]))
             for limit, excess in event.result.violations.items():
-                text += f"; {text_of_limit(limit)} is exceeded by {percent(excess, 1)}"
+                text += f"; {excess_text(limit, excess)}"
         case Interrupted():
             text = f"attempt {event.attempt} ends: {_INTERRUPTED[event.cause]}"
     return LogLine(at, event.kind, text, metrics)

@@ -204,7 +204,11 @@ def test_networks_are_calibrated_continued_and_shown(tmp_path, capfd, monkeypatc
     ("settings", "kind", "key"),
     [
         ({"networks": 2}, "range", "networks"),
+        ({"networks": "12"}, "type", "networks"),
         ({"seeds": 0}, "range", "seeds"),
+        ({"seeds": 2.5}, "range", "seeds"),
+        ({"budget": {"trials": 3}}, "conflict", "budget"),
+        ({"start_from": "portfolio"}, "conflict", "start_from"),
         ({"epochs": 1}, "missing", "epochs"),
     ],
 )

@@ -6,17 +6,20 @@ from dataclasses import replace
 
 import cli_toys
 import pytest
+import torch
 from cli_toys import config_at
 from expecting import raises
 
 from nasforge import search
 from nasforge.api.repeat import _check_again, _device, rerun
+from nasforge.api.search import worker_threads
 from nasforge.core.errors import BuildError, ConfigError, JournalError, TrustError
 from nasforge.core.ladder import Rung
-from nasforge.core.trial import Result
+from nasforge.core.trial import Measure, Result, TrainShared
 from nasforge.evaluators.cross_validation import repeated_seeds
 from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.settings.spec import SearchSpec
+from nasforge.testing.toys import nested_space, toy_config
 
 
 def test_every_kind_of_trial_comes_out_again_the_same(tmp_path):
@@ -70,3 +73,19 @@ def test_the_device_is_named_of_evaluators_that_hand_trainings_on_too(monkeypatc
     ladder = [Rung(1), Rung(2)]
     evaluator = repeated_seeds(SearchSpec(load_space("tiny"), DataConfig("digits"), ladder), device="cuda:7", repeats=2)
     assert _device(evaluator.about) == _device(evaluator.training.about) == "cuda:7"
+
+
+def test_a_trial_is_repeated_with_the_threads_of_its_worker(tmp_path):
+    shared, single = TrainShared(nested_space(), "uniform", 1), Measure(nested_space().default_point())
+    threads = torch.get_num_threads()
+    for resources, proposal, expected in (
+        ({"train_shared": {"cpu": 3}}, shared, 3),
+        ({"train_shared": {"cpu": 3}}, single, 3),
+        ({"train_shared": {"cpu": 3}, "measure": {"cpu": 2}}, shared, 3),
+        ({"train_shared": {"cpu": 3}, "measure": {"cpu": 2}}, single, 2),
+        (None, single, 1),
+    ):
+        config = toy_config(tmp_path, runner={"name": "ray_tune", "resources": resources})
+        with worker_threads(config, proposal):
+            assert torch.get_num_threads() == expected
+    assert torch.get_num_threads() == threads

@@ -209,6 +209,8 @@ def test_mistakes_of_the_python_api(place):
         nasforge.tune("runs/first", architecture={"model.width": 8}, recipe="sgd")
     with raises(ConfigError, "conflict", "trial"):
         nasforge.tune("runs/first", architecture={"model.width": 8}, trial=1)
+    with raises(ConfigError, "conflict", "model"):
+        nasforge.tune(model="test_resnet", data="digits", recipe="sgd", trial=1)
     with raises(ConfigError, "conflict", "objectives"):
         nasforge.tune("runs/first", objectives=["val/loss"])
     searched(place, name="none", budget={"trials": 1}, objectives=["max:val/nothing"])

@@ -1,7 +1,9 @@
 """The rules of a search: budget, constraints, retries, pruning, resume, finalists."""
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import pytest
 from expecting import raises
 
+from nasforge.api.search import search
+from nasforge.core.about import About
 from nasforge.core.errors import BuildError, JournalError, RecipeError, SearchError
 from nasforge.core.events import (
     Asked,
@@ -20,6 +24,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.goals import Budget
+from nasforge.core.protocols import Report
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
 from nasforge.experiment.experiment import Experiment, reopen
 from nasforge.experiment.job import Job
@@ -171,6 +176,73 @@ def test_many_faults_in_a_row_end_the_search(tmp_path: Path) -> None:
     with toy_experiment(config) as experiment:
         run(experiment, Planted())
         assert experiment.state.counts()["finished"] == 44, "the same command goes on once the cause is mended"
+
+
+def test_of_many_faults_only_trials_that_ran_are_named(tmp_path: Path) -> None:
+    def check(proposal: Proposal) -> Mapping[str, float]:
+        if len(experiment.state.trials) == 6:
+            raise BuildError("cannot be built at all", kind="failed")
+        return {}
+
+    experiment = toy_experiment(toy_config(tmp_path, budget={"trials": 50}), check=check)
+    with experiment, pytest.raises(SearchError) as caught:
+        run(experiment, Planted(fail=tuple(range(50))))
+    assert "planted failure" in str(caught.value) and "cannot be built" not in str(caught.value)
+
+
+def test_what_cannot_be_built_is_no_rejection(tmp_path: Path) -> None:
+    def check(proposal: Proposal) -> Mapping[str, float]:
+        if len(experiment.state.trials) % 2:
+            raise BuildError("too small", kind="failed")
+        return {"cost/params": 99.0}
+
+    experiment = toy_experiment(
+        toy_config(tmp_path, constraints=["params<=10"]), check=check, max_rejections_in_a_row=20
+    )
+    with experiment, raises(SearchError, "empty", "constraints", "20 proposals in a row", "99"):
+        experiment.next()
+    assert experiment.state.counts()["rejected"] == 20
+
+
+def test_an_error_of_the_search_counts_against_no_trial(tmp_path: Path) -> None:
+    def full(proposal: Proposal, report: Report) -> Result:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    full.about = About()  # type: ignore[attr-defined]
+    config = toy_config(tmp_path, budget={"trials": 2})
+    for _ in range(12):
+        with raises(SearchError, "failed", None, "no space left", "trial 0"):
+            search(config, made_evaluator=full, say=lambda text: pytest.fail(text))
+    state = load_state(config.folder)
+    assert (state.trials[0].kills, state.trials[0].idle_attempts, state.trials[0].attempts) == (0, 0, 12)
+    assert search(config, made_evaluator=Planted()).counts()["finished"] == 2
+
+
+def test_crashes_count_although_their_driver_was_killed(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 1})
+    for attempt in (1, 2):
+        with toy_experiment(config) as experiment:
+            job = experiment.next()
+            assert job is not None and job.attempt == attempt
+            experiment.tell(0, attempt, Result.failed("crash", "gone"))
+    state = load_state(config.folder)
+    assert state.trials[0].status == "failed" and state.trials[0].kills == 0
+    assert [e.cause for e in read_events(config.folder) if isinstance(e, Interrupted)] == ["fault"]
+
+
+def test_what_was_charged_stays_charged(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"worker_seconds": 9})
+    with toy_experiment(config) as experiment:
+        assert experiment.next() is not None
+        experiment.report(0, 1, 1, {"val/accuracy": 0.5, "time/worker_s": 10.0, "work/multiply_adds": 5.0})
+        experiment.tell(0, 1, Result.failed("crash", "gone"))
+        assert experiment.next() is not None
+        experiment.report(0, 2, 2, {"val/accuracy": 0.5, "time/worker_s": 2.0, "work/multiply_adds": 9.0})
+        assert experiment.state.charged == Charge(10.0, 9.0)
+        experiment.tell(0, 2, finished(0.5, charged=Charge(3.0, 9.0)))
+        assert experiment.state.charged == Charge(10.0, 9.0)
+        assert experiment.next() is None
+    assert load_state(config.folder).charged == Charge(10.0, 9.0)
 
 
 def test_a_recipe_that_cannot_be_is_a_failed_trial_not_the_end(tmp_path: Path) -> None:

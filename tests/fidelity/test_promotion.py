@@ -274,3 +274,12 @@ def test_the_cost_of_pieces_is_foretold():
     population = PBT(spec_of(nested_space(), seed=0, ladder=even), population=4)
     share, trials = mean_piece(population, even, trials=40, **told)
     assert trials == 12 and share == pytest.approx(1 / 3)
+
+
+def test_a_soft_target_whose_cost_nobody_knows_is_missed(tmp_path):
+    config = config_of(tmp_path, trials=6)
+    config = replace(config, targets=(Constraint("cost/flops", 1000.0),))
+    with toy_experiment(config) as experiment:
+        registry.make("runner", "local", {}, experiment, Writes())
+        assert experiment.state.counts()["finished"] == 6
+        assert experiment.state.missed(experiment.state.best) == list(config.targets)

@@ -45,7 +45,8 @@ def test_pruned_trials_are_part_of_the_search(tmp_path, name, pruner, objectives
         )
         experiment = toy_experiment(config)
     except ConfigError:
-        assert objectives == 2  # refused by name when it is made, not in the middle of the search
+        # refused by name when it is made, not in the middle of the search
+        assert objectives == 2 or (pruner == "median" and name in ("promotion", "pbt"))
         return
     with experiment:
         registry.make("runner", "local", {}, experiment, curves)

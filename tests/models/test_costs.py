@@ -282,3 +282,41 @@ def test_attention_is_counted_on_every_device(device):
         same = nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(36, 2, batch_first=True))
     assert count_flops(layer, (8, 6, 6)) == count_flops(same, (8, 6, 6)) > 0
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+class OfArrays(nn.Module):
+    """A network with a buffer that numpy made."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.from_numpy(np.ones(3, np.float32)))
+        self.end = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.end(x.mean((2, 3)) * self.scale)
+
+
+class Recurrent(nn.Module):
+    """An LSTM over the rows of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.end = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.end(self.rows(x[:, 0])[0][:, -1])
+
+
+def test_a_network_may_hold_tensors_of_arrays():
+    assert costs_of(OfArrays, (3, 8, 8), 2, classes=2)["cost/params"] == 8
+
+
+def test_a_network_that_gives_other_numbers_is_refused():
+    with raises(BuildError, "invalid", None, "(8, 2) for 8 images, wanted (8, 7)"):
+        costs_of(OfArrays, (3, 8, 8), 8, classes=7)
+
+
+def test_an_lstm_costs_the_same_on_every_device():
+    multiply_adds = 8 * (8 * 64 + 16 * 64) + 16 * 2
+    assert count_flops(Recurrent(), (1, 8, 8)) == flops(Recurrent, 1, 8, 8) == multiply_adds
+    assert torch.backends.mkldnn.enabled

@@ -1,5 +1,6 @@
 import dataclasses
 
+import pytest
 import timm
 import torch
 from expecting import raises
@@ -109,6 +110,20 @@ def test_local_weights_of_other_channels_and_classes(tmp_path):
     with torch.device("meta"):  # where a recipe is tried on it before the first trial
         assert build(made, made.default_point(), in_channels=1, classes=7).pretrained
     assert costs_of(lambda: build(made, made.default_point(), in_channels=3, classes=10), (3, 32, 32), 8)
+
+
+@pytest.mark.parametrize(
+    ("of_file", "asked", "new"),
+    [((3, 10), (3, 10), ()), ((3, 10), (3, 1000), ("fc.weight", "fc.bias")), ((1, 10), (3, 10), ("conv1.0.weight",))],
+)
+def test_what_a_file_has_for_these_channels_and_classes_is_kept(tmp_path, of_file, asked, new):
+    file = tmp_path / "weights.safetensors"
+    trained = timm.create_model("test_resnet", in_chans=of_file[0], num_classes=of_file[1]).state_dict()
+    save_file(trained, file)
+    made = space("test_resnet")
+    made = dataclasses.replace(made, arguments={**made.arguments, "weights": str(file)})
+    state = build(made, made.default_point(), in_channels=asked[0], classes=asked[1]).state_dict()
+    assert {key for key in state if not torch.equal(state[key], trained[key])} == {*new}
 
 
 def test_weights_that_cannot_be(tmp_path):

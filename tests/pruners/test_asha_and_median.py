@@ -67,3 +67,9 @@ def test_asha_refuses_a_wrong_eta(eta):
 def test_median_refuses_a_wrong_warm_up(warmup_trials):
     with raises(ConfigError, "range" if is_number(warmup_trials) else "type", "pruner.warmup_trials"):
         Median(SPEC, warmup_trials=warmup_trials)
+
+
+def test_asha_that_would_stop_nothing_is_refused():
+    with raises(ConfigError, "range", "pruner.at", 100, 9):
+        ASHA(SPEC, at=[9, 100])
+    assert ASHA(SPEC, at=[8, 100]).prune(at(8, *(n / 10 for n in range(9))), 0, 8)

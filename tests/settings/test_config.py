@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from expecting import raises
 
+from nasforge.api.starts import with_starts
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.ladder import Rung
 from nasforge.settings.experiment import DataConfig, ExperimentConfig, load_settings, load_space, resolve
+from nasforge.settings.search_command import search_words
 from nasforge.settings.space_file import load_recipe
 
 SPACE = """\
@@ -216,11 +218,35 @@ def test_json_round_trip(tmp_path: Path) -> None:
         ({"seed": True}, "at least 0"),
         ({"name": "../x"}, "starts with a letter or digit"),
         ({"budgets": {}}, "did you mean 'budget'"),
+        ({"strategy": {"name": "evolution", "population": 10, "options": {"population": 30}}}, "name it once"),
+        ({"strategy": "promotion", "epochs": 9, "pruner": "median"}, "the pruner would stop none"),
+        ({"epochs": 9, "evaluator": {"name": "cross_validation", "epochs": 3}}, "name one of them"),
+        ({"constraints": ["flops<=1e400"]}, "finite number above 0"),
     ],
 )
 def test_settings_problems(settings: dict[str, Any], says: str) -> None:
     messages = problems(lambda: resolve({"space": "tiny", "data": "digits", **settings}))
     assert any(says in problem for problem in messages), messages
+
+
+def test_long_names_of_data_are_cut(tmp_path: Path) -> None:
+    first, second = (
+        resolve({"space": "tiny", "data": {"source": str(tmp_path / ("p" * 110 + end))}}).name for end in "ab"
+    )
+    assert len(first) == len(second) == 100 and first != second
+
+
+def test_the_words_of_a_search_begin_the_same_search() -> None:
+    def words(**settings: Any) -> str:
+        config = resolve({"space": "tiny", "data": "digits", "strategy": "random", **settings})
+        return " ".join(search_words(with_starts(config).to_json()) or ["none"])
+
+    assert words(evaluator="cross_validation", epochs=3).endswith(
+        "--set evaluator.folds=5 --set evaluator.epochs=3 --max-trials 20"
+    )
+    assert "--start-from" not in words()
+    assert "--start-from none" in words(start_from="none")
+    assert "--start-from" not in words(start_from="none", strategy="darts")
 
 
 def test_all_problems_of_settings_at_once_with_their_lines(tmp_path: Path) -> None:

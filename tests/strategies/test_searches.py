@@ -1,8 +1,10 @@
 """What is particular to each strategy; what they share is in the conformance suite."""
 
+import math
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from expecting import raises
@@ -16,6 +18,7 @@ from nasforge.strategies.nsga2 import NSGA2
 from nasforge.strategies.optuna import OptunaSampler
 from nasforge.strategies.random import Random
 from nasforge.testing.scripted import FLAT, MIXED, drive, replay, spec_of
+from nasforge.testing.toys import toy_config
 
 
 def finished(*values, steps=3):
@@ -240,3 +243,21 @@ def test_only_the_optuna_strategy_imports_more_than_the_standard_library():
     code += "print(sorted({'torch', 'ray', 'mlflow', 'optuna', 'numpy', 'yaml'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("trials", "members"), [(4, 5), (12, 6), (20, 10), (50, 10), (75, 15), (150, 20), (math.inf, 20)]
+)
+def test_evolution_learns_in_a_short_search_too(trials, members):
+    strategy = Evolution(replace(spec_of(FLAT, seed=0), trials=trials))
+    operators = []
+    for number in range(30):
+        proposal = strategy.ask(number)
+        operators.append(proposal.origin.operator)
+        strategy.tell(number, Result("finished", {"val/accuracy": 0.5}, (0.5,), 1))
+    assert operators.index("mutation") == members
+
+
+def test_a_search_tells_its_strategy_how_many_trials_it_has(tmp_path):
+    assert toy_config(tmp_path, budget={"trials": 12}).spec.trials == 12
+    assert toy_config(tmp_path, budget={"worker_seconds": 12}).spec.trials == math.inf

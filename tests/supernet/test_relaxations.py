@@ -292,6 +292,20 @@ def test_a_target_is_met_by_the_most_likely_network(widths):
     assert term.derived() <= 1.1 * floor
 
 
+def test_isomorphic_cells_keep_costs_of_their_own():
+    full = load_space("nasbench201")
+    space = replace(full, arguments={**full.arguments, "channels": 4, "cells_per_stage": 1})
+    relaxed = Relaxed(build_supernet(space, 1, 10), "gumbel_hard")
+    term = CostTerm(relaxed, "cost/flops", 1.0, None, (1, 8, 8))
+    one, pool = "nor_conv_3x3", "avg_pool_3x3"
+    edges = [f"model.edge{edge}" for edge in ("0_1", "0_2", "1_2", "0_3", "1_3", "2_3")]
+    cells = ((one, "none", "skip_connect", "none", pool, pool), (one, one, "none", "none", pool, pool))
+    points = [space.point(dict(zip(edges, cell, strict=True))) for cell in cells]
+    costs = [count_flops(build(space, point, in_channels=1, classes=10), (1, 8, 8)) for point in points]
+    assert points[0].arch_id == points[1].arch_id and costs[0] != costs[1]
+    assert [term._cost(point) for point in points] == costs
+
+
 def test_costs_of_decisions_that_leave_out_others_are_of_what_is_built():
     """A DARTS cell keeps two edges of a node: what the other edges decide costs nothing."""
     full = load_space("darts")

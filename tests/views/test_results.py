@@ -17,11 +17,14 @@ from nasforge.core.trial import Artifact, Charge, Measure, Result
 from nasforge.experiment.state import replay
 from nasforge.views import page, tables
 from nasforge.views.answers import StoredAnswers, confusion_of
-from nasforge.views.charts import _charged, _short, slice_chart
+from nasforge.views.charts import _charged, slice_chart
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import Part
-from nasforge.views.results import kind_text, note_on_seeds, outcome_sentence
-from nasforge.views.texts import when_text
+from nasforge.views.results import interval_of, kind_text, note_on_seeds, outcome_sentence
+from nasforge.views.statistics import spread
+from nasforge.views.svg import short
+from nasforge.views.texts import excess_text, when_text
+from nasforge.views.trajectory import trajectory_of
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(2, "one of the 2 that the mean above is of"), (1, ""), (None, "")])
@@ -76,10 +79,29 @@ def test_names_of_many_options_keep_their_end() -> None:
     options = ["separable_3", "separable_3_se", "residual", "identity", "bottleneck"]
     state = replay([header(), *(event for number in range(9) for event in trial(number))])
     assert "…" not in slice_chart(state, lambda number: "", "model.block", "val/accuracy")
-    names = [_short(option, 9) for option in options]
+    names = [short(option, 9) for option in options]
     assert names == ["separ…e_3", "separ…_se", "residual", "identity", "bottl…eck"]
 
 
 def test_a_drawing_of_a_network_says_how_it_is_read() -> None:
     drawing = network_svg({"a": [Part("stem", "ConvNorm", 3, (8, 4, 4), 10, 20)]})
     assert "<figcaption>Each bar is a layer" in drawing
+
+
+def test_by_how_much_a_limit_is_exceeded_is_never_nothing() -> None:
+    assert excess_text("params<=1002000", 40 / 1_002_000) == "params<=1.002M is exceeded by 0.004%"
+    assert [excess_text("flops<=5", excess)[24:] for excess in (0.5, 0.05, 0.004)] == ["50.0%", "5.0%", "0.4%"]
+
+
+def test_intervals_end_where_the_metric_does() -> None:
+    assert interval_of("test/accuracy", spread([0.99, 0.97])) == pytest.approx((0.852938, 1.0), abs=1e-6)
+    assert interval_of("test/loss", spread([0.99, 0.97])) == pytest.approx((0.852938, 1.107062), abs=1e-6)
+    assert interval_of("test/accuracy", spread([0.9, 0.9])) is None is interval_of("test/accuracy", spread([0.9]))
+
+
+def test_a_search_by_costs_is_compared_by_accuracy_on_the_test_split() -> None:
+    state = replay([header(objectives=["min:cost/flops", "max:val/accuracy"]), *trial(0)])
+    name = f"{point(0).arch_id}-{point(0).point_id[:6]}"
+    state.tests[f"{name}-seed0-e3"] = {"test/accuracy": 0.5}
+    path = trajectory_of(state, header())
+    assert (path.test_metric, list(path.test or ())) == ("test/accuracy", [0.5])

@@ -24,7 +24,7 @@ from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
 from nasforge.core.protocols import Reference, Tracker
 from nasforge.core.ranges import check_whole
-from nasforge.core.trust import foreign
+from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment, reopen
 from nasforge.exporters.best import write_best
@@ -106,7 +106,9 @@ def retrain(
     views = kinds_of(tta)
     named = Named.parse(runner, "runner")
     on_workers = named.name == "ray_tune"
-    trainer, compared, changes = _trainer(named, device), _references(reference), fixed_settings(recipe or {})
+    trainer, changes = _trainer(named, device), fixed_settings(recipe or {})
+    with typed():
+        compared = _references(reference)
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
         return _retrain(
             experiment,

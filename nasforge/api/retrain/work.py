@@ -29,7 +29,7 @@ from nasforge.exporters.network_folder import (
     load,
     save_network,
 )
-from nasforge.models.costs import costs_of
+from nasforge.models.costs import costs_of, on_meta
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
 from nasforge.models.textbook import Textbook
@@ -167,10 +167,8 @@ class Work:
         Raises:
             RecipeError: one of the settings is not for this network or these images.
         """
-        with torch.device("meta"):
-            network = build(
-                self.config.space, architecture, in_channels=self.data.shape[0], classes=len(self.data.class_names)
-            )
+        channels, classes = self.data.shape[0], len(self.data.class_names)
+        network = on_meta(lambda: build(self.config.space, architecture, in_channels=channels, classes=classes))
         check_fits(network, recipe, self.data.train_and_validation())
 
     def _reference(
@@ -178,7 +176,16 @@ class Work:
     ) -> _Network:
         """Return a reference that is scaled to a network, whose folders are named `name`."""
         flops, classes = network.costs["cost/flops"], len(self.data.class_names)
-        label, space = reference(flops, shape=self.data.shape, classes=classes)
+        answer: object = reference(flops, shape=self.data.shape, classes=classes)
+        match answer:
+            case (str(label), SearchSpace() as space) if not any(d.size > 1 for d in space.domains.values()):
+                pass
+            case _:
+                raise ConfigError(
+                    f"reference '{asked}' answered {answer!r}, expected a name and a space without open decisions",
+                    kind="type",
+                    key="reference",
+                )
         folder = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         # it was never trained before, so nothing of it may stay as it begins
         learning = replace(training, recipe=replace(training.recipe, frozen_stages=0))

@@ -12,6 +12,7 @@ from torch import nn
 
 from nasforge import registry
 from nasforge.core.architecture import Value
+from nasforge.core.errors import BuildError
 from nasforge.models.blocks.conv import Activation
 
 KERNELS = (3, 5, 7)
@@ -55,6 +56,13 @@ class BlockOptions(Mapping[str, BlockOption]):
     def __init__(self, more: Mapping[str, str] | None = None) -> None:
         for reference in (more or {}).values():  # a user's code asks for consent before anything is built
             registry.get("block", reference)
+        for name in more or {}:
+            if name in registry.names("block") or name in BlockOptions():
+                raise BuildError(
+                    f"blocks: '{name}' is the name of another block; give yours a name of its own",
+                    kind="duplicate",
+                    key="blocks",
+                )
         self._blocks = {name: name for name in registry.names("block")} | dict(more or {})
 
     def __getitem__(self, option: str) -> BlockOption:

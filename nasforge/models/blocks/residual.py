@@ -34,11 +34,35 @@ class ResidualBlock(Residual):
         super().__init__(branch, shortcut(in_channels, out_channels, stride), last.normalisation, activation())
 
 
-class PreActivationBlock(nn.Module):
+class PreActivation(nn.Module):
+    """A branch behind normalisation and activation, added to the input; nothing follows the sum.
+
+    Where shapes change, the 1x1 projection takes the pre-activated input.
+    """
+
+    def __init__(
+        self, branch: nn.Module, in_channels: int, out_channels: int, stride: int, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.pre = nn.Sequential(nn.BatchNorm2d(in_channels), activation())
+        self.branch = branch
+        same = in_channels == out_channels and stride == 1
+        self.projection = None if same else conv(in_channels, out_channels, 1, stride)
+        self.drop_path = DropPath()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
+        ready = self.pre(x)
+        bypass: torch.Tensor = x if self.projection is None else self.projection(ready)
+        out: torch.Tensor = bypass + self.drop_path(self.branch(ready))
+        return out
+
+
+class PreActivationBlock(PreActivation):
     """Basic block of "Identity Mappings in Deep Residual Networks", He et al. 2016, https://arxiv.org/abs/1603.05027.
 
-    Normalisation and activation come before each 3x3 convolution, nothing after the sum. Where shapes change, the 1x1
-    projection takes the pre-activated input. No normalisation ends the branch, so zero-init leaves it alone.
+    Normalisation and activation come before each 3x3 convolution. No normalisation ends the branch, so zero-init leaves
+    it alone.
     """
 
     def __init__(
@@ -50,23 +74,12 @@ class PreActivationBlock(nn.Module):
         activation: Activation = nn.ReLU,
         squeeze_excite: bool = False,
     ) -> None:
-        super().__init__()
-        self.pre = nn.Sequential(nn.BatchNorm2d(in_channels), activation())
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             ConvNorm(in_channels, out_channels, 3, stride, activation=activation),
             conv(out_channels, out_channels, 3),
             *squeeze_excite_or_not(out_channels, squeeze_excite),
         )
-        same = in_channels == out_channels and stride == 1
-        self.projection = None if same else conv(in_channels, out_channels, 1, stride)
-        self.drop_path = DropPath()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
-        ready = self.pre(x)
-        bypass: torch.Tensor = x if self.projection is None else self.projection(ready)
-        out: torch.Tensor = bypass + self.drop_path(self.branch(ready))
-        return out
+        super().__init__(branch, in_channels, out_channels, stride, activation)
 
 
 class BottleneckBlock(Residual):

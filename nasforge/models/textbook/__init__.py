@@ -140,11 +140,6 @@ def widest(flops_at: Callable[[int], int], budget: float) -> int:
     return low
 
 
-def scaled(channels: int, width: float) -> int:
-    """Return `channels * width`, rounded, at least one."""
-    return max(1, round(channels * width))
-
-
 def stem_stride(pixels: int) -> int:
     """Return the reduction by the stem: 1, 2, or 4 where the stem is the paper's; see the rule of this module."""
     return reference_layout(pixels).stem_stride
@@ -174,7 +169,7 @@ def reference_named(name: str) -> Reference:
     """Return a reference: registered, `timm:NAME`, or `module:function` of your own.
 
     Raises:
-        ConfigError: no such reference, or timm has no such network.
+        ConfigError: no such reference, timm has no such network, or a `Textbook` has another name.
     """
     if name.startswith(TIMM):
         from nasforge.models.textbook.of_timm import of_timm  # timm takes a second
@@ -183,4 +178,12 @@ def reference_named(name: str) -> Reference:
     if ":" not in name and name not in registry.names("reference"):
         known = [*registry.names("reference"), f"{TIMM}NAME"]
         raise ConfigError(f"unknown reference '{name}'; {did_you_mean(name, known)}", kind="unknown", key="reference")
-    return registry.get("reference", name)  # type: ignore[no-any-return]
+    reference: Reference = registry.get("reference", name)
+    if ":" in name and isinstance(reference, Textbook) and reference.name != name:
+        raise ConfigError(
+            f"reference '{name}' is a Textbook with the name '{reference.name}', by which nothing finds it again. Make "
+            f"its first argument '{name}'",
+            kind="mismatch",
+            key="reference",
+        )
+    return reference

@@ -8,7 +8,8 @@ from functools import partial
 from torch import nn
 
 from nasforge.models.blocks.conv import ConvNorm
-from nasforge.models.textbook import Textbook, scaled, stem_stride
+from nasforge.models.staged import scaled
+from nasforge.models.textbook import Textbook, stem_stride
 from nasforge.models.textbook.layers import biased, three_layers
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from nasforge.models.blocks.conv import ConvNorm, conv
-from nasforge.models.textbook import Textbook, scaled, stem_stride
+from nasforge.models.staged import scaled
+from nasforge.models.textbook import Textbook, stem_stride
 from nasforge.models.textbook.layers import pooled_head, stem
 
 LAYERS = (6, 12, 24, 16)

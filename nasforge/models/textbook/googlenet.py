@@ -8,7 +8,8 @@ from functools import partial
 from torch import nn
 
 from nasforge.models.blocks.inception import Branches
-from nasforge.models.textbook import Textbook, scaled, stem_stride
+from nasforge.models.staged import scaled
+from nasforge.models.textbook import Textbook, stem_stride
 from nasforge.models.textbook.layers import pooled_head, stem, unit
 
 MODULES = {
@@ -43,7 +44,7 @@ def googlenet(
     def respond() -> list[nn.Module]:
         return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if plain else []
 
-    layers = stem(in_channels, narrow, 7, stem_stride(pixels), plain=plain)
+    layers = stem(in_channels, narrow, 7, stem_stride(pixels), first=partial(unit, plain=plain))
     layers["stage2"] = nn.Sequential(
         *respond(), unit(narrow, narrow, 1, plain=plain), unit(narrow, channels, 3, plain=plain), *respond()
     )

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from torch import nn
 
 from nasforge.models.blocks.conv import ConvNorm
-
-
-def stem(
-    in_channels: int, channels: int, kernel: int, stride: int, *, plain: bool = False
-) -> OrderedDict[str, nn.Module]:
-    """Make a convolution of stride 2 and 3x3 max pooling where `stride` is 4; else a 3x3 convolution of that stride."""
-    paper = stride == 4
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["stem"] = unit(in_channels, channels, kernel if paper else 3, 2 if paper else stride, plain=plain)
-    if paper:
-        layers["stem_pool"] = nn.MaxPool2d(3, 2, 1)
-    return layers
 
 
 def unit(in_channels: int, channels: int, kernel: int, stride: int = 1, *, plain: bool = False) -> nn.Sequential:
@@ -26,6 +15,31 @@ def unit(in_channels: int, channels: int, kernel: int, stride: int = 1, *, plain
     if not plain:
         return ConvNorm(in_channels, channels, kernel, stride, activation=nn.ReLU)
     return nn.Sequential(biased(in_channels, channels, kernel, stride), nn.ReLU())
+
+
+def stem(
+    in_channels: int,
+    channels: int,
+    kernel: int,
+    stride: int,
+    *,
+    first: Callable[[int, int, int, int], nn.Module] = unit,
+) -> OrderedDict[str, nn.Module]:
+    """Make a convolution of stride 2 and 3x3 max pooling where `stride` is 4; else a 3x3 convolution of that stride.
+
+    Args:
+        in_channels: C of the images.
+        channels: that come out.
+        kernel: of the convolution before a pooling.
+        stride: of the whole stem.
+        first: makes the convolution, from in_channels, channels, kernel and stride.
+    """
+    paper = stride == 4
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["stem"] = first(in_channels, channels, kernel if paper else 3, 2 if paper else stride)
+    if paper:
+        layers["stem_pool"] = nn.MaxPool2d(3, 2, 1)
+    return layers
 
 
 def biased(in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:

@@ -6,7 +6,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from nasforge.models.textbook import Textbook, scaled, stem_stride
+from nasforge.models.staged import scaled
+from nasforge.models.textbook import Textbook, stem_stride
 
 
 def lenet(width: float = 1.0, *, in_channels: int = 1, classes: int = 10, pixels: int = 32) -> nn.Sequential:

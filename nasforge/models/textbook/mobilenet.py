@@ -9,7 +9,8 @@ from torch import nn
 from nasforge.models.blocks.conv import ConvNorm
 from nasforge.models.blocks.inverted import InvertedBlock
 from nasforge.models.blocks.separable import SeparableBlock
-from nasforge.models.textbook import Textbook, scaled, stem_stride
+from nasforge.models.staged import scaled
+from nasforge.models.textbook import Textbook, stem_stride
 from nasforge.models.textbook.layers import pooled_head
 
 V1_STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))

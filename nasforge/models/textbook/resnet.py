@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import partial
 
-import torch
 from torch import nn
 
 from nasforge.models.blocks.conv import ConvNorm, conv
-from nasforge.models.blocks.drop_path import DropPath
-from nasforge.models.blocks.residual import BottleneckBlock, PreActivationBlock, ResidualBlock
-from nasforge.models.textbook import Textbook, scaled, stem_stride
+from nasforge.models.blocks.residual import BottleneckBlock, PreActivation, PreActivationBlock, ResidualBlock
+from nasforge.models.staged import scaled
+from nasforge.models.textbook import Textbook, stem_stride
 from nasforge.models.textbook.layers import pooled_head, stem
 
 DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -64,12 +62,7 @@ def resnet_v2(
     """
     deep, stride = depth == 50, stem_stride(pixels)
     channels = scaled(64, width)
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    if stride == 4:
-        layers["stem"] = conv(in_channels, channels, 7, 2)
-        layers["stem_pool"] = nn.MaxPool2d(3, 2, 1)
-    else:
-        layers["stem"] = conv(in_channels, channels, 3, stride)
+    layers = stem(in_channels, channels, 7, stride, first=conv)
     block = PreActivationBottleneck if deep else PreActivationBlock
     for i, count in enumerate(DEPTHS[depth]):
         out = scaled(64 * 2**i, width) * (4 if deep else 1)
@@ -83,28 +76,17 @@ def resnet_v2(
     return nn.Sequential(layers | pooled_head(channels, classes))
 
 
-class PreActivationBottleneck(nn.Module):
+class PreActivationBottleneck(PreActivation):
     """Bottleneck of `resnet_v2`: normalisation and ReLU before each of 1x1, 3x3 (with the stride) and 1x1."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__()
         hidden = max(1, out_channels // 4)
-        self.pre = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU())
-        self.branch = nn.Sequential(
+        branch = nn.Sequential(
             ConvNorm(in_channels, hidden, activation=nn.ReLU),
             ConvNorm(hidden, hidden, 3, stride, activation=nn.ReLU),
             conv(hidden, out_channels),
         )
-        same = in_channels == out_channels and stride == 1
-        self.projection = None if same else conv(in_channels, out_channels, 1, stride)
-        self.drop_path = DropPath()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map N x Cin x H x W -> N x Cout x ceil(H / stride) x ceil(W / stride)."""
-        ready = self.pre(x)
-        bypass: torch.Tensor = x if self.projection is None else self.projection(ready)
-        out: torch.Tensor = bypass + self.drop_path(self.branch(ready))
-        return out
+        super().__init__(branch, in_channels, out_channels, stride, nn.ReLU)
 
 
 V1 = Textbook("resnet_v1", "ResNet-18", resnet_v1)

@@ -7,7 +7,8 @@ from functools import partial
 
 from torch import nn
 
-from nasforge.models.textbook import Textbook, scaled, stem_stride
+from nasforge.models.staged import scaled
+from nasforge.models.textbook import Textbook, stem_stride
 from nasforge.models.textbook.layers import three_layers, unit
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))

@@ -10,12 +10,13 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from nasforge.core.errors import SearchError
-from nasforge.core.trial import Result, TrainShared
+from nasforge.core.trial import Result
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.job import Job
 from nasforge.experiment.journal import dumps, loads
 from nasforge.runners.ray_tune.cluster import Cluster
 from nasforge.runners.ray_tune.worker import LAST_WORDS
+from nasforge.runners.resources import kind_of
 
 _CONTINUE: str = TrialScheduler.CONTINUE
 _STOP: str = TrialScheduler.STOP
@@ -65,8 +66,7 @@ class Bridge:
                 return Searcher.FINISHED if self._over else None
             self.jobs[trial_id] = job
             self._begun += 1
-            kind = "train_shared" if isinstance(job.proposal, TrainShared) else "measure"
-            return {"number": job.number, "kind": kind, "job": dumps(job.to_json())}
+            return {"number": job.number, "kind": kind_of(job.proposal), "job": dumps(job.to_json())}
         except BaseException as error:
             self.error = error
             return Searcher.FINISHED

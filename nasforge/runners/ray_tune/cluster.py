@@ -22,8 +22,7 @@ from nasforge.core.importing import Places, adopt, places, python_path
 from nasforge.core.ranges import check_number
 from nasforge.runners.ray_tune.local_cluster import job_config, local_cluster, shutdown, sigterm_is_ours, why_lost
 from nasforge.runners.ray_tune.private_folder import PrivateFolder, private_folder
-
-DEFAULT_RESOURCES: dict[str, dict[str, float]] = {"measure": {"cpu": 1}, "train_shared": {"cpu": 1}}
+from nasforge.runners.resources import KINDS, Resources, asked_for
 
 _ANSWER_S = 10.0
 """Seconds in which a cluster must accept a connection."""
@@ -140,26 +139,20 @@ def check_device(device: str, *, grouped: bool = False) -> None:
         )
 
 
-def resources_of(
-    overrides: Mapping[str, Mapping[str, float]] | None, device: str = "auto"
-) -> dict[str, dict[str, float]]:
+def resources_of(overrides: Resources | None, device: str = "auto") -> dict[str, dict[str, float]]:
     """Return the resources of each kind of job: the user's, else a CPU and, where there are GPUs, a GPU.
 
     Args:
-        overrides: the user's, by kind; those of one kind are those of the other one too, unless it has its own.
+        overrides: the user's, see `asked_for`.
         device: what the jobs compute on; on `cpu` they get no GPU by default.
 
     Raises:
         ConfigError: unknown kind, not a number, or more than any node has.
     """
     cluster = ray.cluster_resources()
-    by_kind = {kind: dict(amounts) for kind, amounts in DEFAULT_RESOURCES.items()}
-    if cluster.get("GPU", 0) >= 1 and device != "cpu":
-        by_kind = {kind: {**amounts, "gpu": 1} for kind, amounts in by_kind.items()}
-    overrides = overrides or {}
-    if len(overrides) == 1 and set(overrides) < set(by_kind):
-        overrides = dict.fromkeys(by_kind, *overrides.values())
-    for kind, amounts in overrides.items():
+    on_gpu = cluster.get("GPU", 0) >= 1 and device != "cpu"
+    by_kind: dict[str, dict[str, float]] = {kind: {"cpu": 1, **({"gpu": 1} if on_gpu else {})} for kind in KINDS}
+    for kind, amounts in asked_for(overrides).items():
         if kind not in by_kind:
             raise ConfigError(
                 f"runner: resources for unknown kind of job '{kind}'; {did_you_mean(kind, by_kind)}",

@@ -31,7 +31,7 @@ from nasforge.core.recipe import SETTINGS
 from nasforge.core.trial import Measure, Proposal, Score, TrainShared, Trial
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import State
-from nasforge.views.results import description_of
+from nasforge.views.results import description_of, interval_of
 from nasforge.views.statistics import spread
 
 PARENT = "search"
@@ -215,9 +215,8 @@ class Runs:
         for key in metrics:
             over = spread([test[key] for test in seeds.values() if key in test])
             summary[f"{prefix}{key}"] = over.mean
-            if over.margin is not None:
-                summary[f"{prefix}{key}_low"] = over.mean - over.margin
-                summary[f"{prefix}{key}_high"] = over.mean + over.margin
+            if (interval := interval_of(key, over)) is not None:
+                summary[f"{prefix}{key}_low"], summary[f"{prefix}{key}_high"] = interval
         self.summary(writes).measure(summary, len(seeds), self.seconds)
 
     def _close(self, number: int, writes: dict[str, Writes]) -> None:

@@ -224,3 +224,9 @@ def test_squeeze_excite_weighs_channels_by_the_whole_picture():
 def test_activations_are_modules():
     for activation in ACTIVATIONS.values():
         assert activation()(torch.randn(3)).shape == (3,)
+
+
+@pytest.mark.parametrize("name", ["residual_se", "separable", "separable_3"])
+def test_a_block_with_the_name_of_another_one_is_refused(name):
+    with raises(BuildError, "duplicate", "blocks", name):
+        BlockOptions({name: "nasforge.models.blocks.plain:PairBlock"})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from expecting import raises
 from test_mlflow import runs_of
 
 from nasforge.api.search import search
@@ -55,7 +56,7 @@ def test_a_strategy_that_raises_leaves_a_failed_run(runs_dir: Path) -> None:
         runs_dir, tracking_uri=f"sqlite:///{runs_dir}/mlflow.db", strategy=f"{__name__}:Breaking", epochs=1, ladder=None
     )
     messages: list[str] = []
-    with pytest.raises(RuntimeError, match="this strategy is broken"):
+    with raises(SearchError, "failed", "strategy", "RuntimeError: this strategy is broken"):
         search(config, made_evaluator=Planted(epochs=1), say=messages.append)
     parents, children = runs_of(runs_dir)
     assert [run.info.status for run in parents] == ["FAILED"]
