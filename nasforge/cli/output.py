@@ -183,10 +183,13 @@ def count_text(value: float) -> str:
     """`40000000` -> `40.0M`."""
     if not math.isfinite(value):
         return "-"
-    for bound, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= bound:
-            return f"{fixed(value / bound, 1)}{unit}"
-    return f"{value:g}"
+    if abs(value) < 1e3:
+        return f"{value:g}"
+    for bound, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
+        text = fixed(value / bound, 1)
+        if abs(float(text)) < 1e3:
+            return f"{text}{unit}"
+    return f"{fixed(value / 1e12, 1)}T"
 
 
 def size_json(key: str, size: float) -> dict[str, float | None]:

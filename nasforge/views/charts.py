@@ -33,7 +33,7 @@ _OPTION_LETTERS = 48
 _SPREAD = 30
 """A cost whose values span more than this factor is drawn on a logarithmic axis."""
 
-NOT_BEST = "not among them"
+NOT_BEST = "other finished trial"
 """Name of the other finished trials next to those that no other beats in two metrics."""
 
 Link = Callable[[int], str]

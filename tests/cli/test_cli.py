@@ -24,6 +24,7 @@ import nasforge.api.search
 from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.cli.describe import decision_rows, sampled_costs
+from nasforge.cli.output import count_text
 from nasforge.cli.settings import parse_value, settings_of
 from nasforge.cli.summary import print_summary
 from nasforge.cli.watch import Watch
@@ -485,3 +486,8 @@ def test_targets_that_nothing_meets_are_said(place, capfd):
     assert code == 0 and "No trial meets" not in out
     code, out, _ = nasforge_(capfd, "show", "large", "--json")
     assert json.loads(out)["targets_met"] is True and json.loads(out)["best"]["metrics"]["cost/params"] == 2000
+
+
+def test_counts_have_the_unit_that_they_round_to() -> None:
+    counts = (999.7, 1000, 351_912, 999_940, 999_960, 40e6, 999_960_000, 1.5e12)
+    assert [count_text(count) for count in counts] == "999.7 1.0k 351.9k 999.9k 1.0M 40.0M 1.0G 1.5T".split()
