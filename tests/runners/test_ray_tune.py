@@ -16,7 +16,7 @@ from expecting import raises
 
 from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, JournalError, SearchError
-from nasforge.core.events import Asked, Event, Told
+from nasforge.core.events import Asked, Event, Extended, Told
 from nasforge.core.protocols import Report
 from nasforge.core.trial import Proposal, Result
 from nasforge.experiment.journal import read_events
@@ -477,3 +477,12 @@ def test_an_address_where_nobody_answers_is_refused_before_ray_waits(address: st
     monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray would wait for more than a minute"))
     with raises(SearchError, "failed", None, address, "port 1"), _joined(address):
         pytest.fail("nobody is there")
+
+
+def test_a_search_without_trials_left_notes_its_budget_as_a_local_one_does(tmp_path: Path) -> None:
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 3})) as experiment:
+        local.run(experiment, Planted())
+    with toy_experiment(toy_config(tmp_path, budget={"trials": 2})) as experiment:
+        run(experiment, Planted())
+    budgets = [event.budget["trials"] for event in read_events(tmp_path / "toy") if isinstance(event, Extended)]
+    assert budgets == [2]

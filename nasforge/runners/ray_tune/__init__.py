@@ -78,6 +78,7 @@ def run(
     if max_concurrent_trials is not None:
         check_whole(max_concurrent_trials, "runner: max_concurrent_trials", 1)
     if not experiment.trials_left:
+        experiment.next()  # there is none: this journals another budget or place of the data, as with other runners
         return
     device = about_of(evaluator).device
     check_device(device)
