@@ -80,9 +80,13 @@ def too_coarse(accuracies: Sequence[float], images: int) -> str:
     if images >= FEWEST_IMAGES and error <= spread:
         return ""
     differ = f", and the best {len(accuracies)} trials differ by {fixed(spread, 3)}" if spread < error else ""
+    low, high = wilson(best * images, images)
+    doubt = (
+        f"a standard error of {fixed(error, 3)}" if error else f"a 95 % interval of {fixed(low, 3)} .. {fixed(high, 3)}"
+    )
     return (
         f"The validation split is too coarse to rank the trials: it has {images:,} images, so an accuracy of "
-        f"{fixed(best, 3)} has a standard error of {fixed(error, 3)}{differ}. Use --cv 5, or validate on more images."
+        f"{fixed(best, 3)} has {doubt}{differ}. Use --cv 5, or validate on more images."
     )
 
 

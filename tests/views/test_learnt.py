@@ -94,3 +94,8 @@ def test_counts_are_those_of_the_validated_images():
     assert counts.validated == len(data.validation) and counts.largest == int(sizes.max()) / len(data.validation)
     assert whole.validated == len(data.train) + len(data.validation) and whole.train == counts.train
     assert counts.constant == max(counts.largest, 0.1)
+
+
+def test_an_accuracy_of_one_on_few_images_has_an_interval_with_width() -> None:
+    assert "an accuracy of 1.000 has a 95 % interval of 0.610 .. 1.000. Use" in too_coarse([1.0, 1.0], 6)
+    assert "has a standard error of 0.034, and" in too_coarse([0.9, 0.89], 80)
