@@ -559,10 +559,13 @@ def searched_network(file: Path, in_channels: int, classes: int) -> nn.Module:
     """The network of a file: `{"space": name, "architecture": ...}`, or of the last run in fashion_proof.json."""
     content = json.loads(file.read_text())
     if "runs" in content:
-        finalist = [*content["runs"].values()][-1]["finalists"][0]
-        content = {"space": str(HERE / "fashion_proof.yaml"), "architecture": finalist["architecture"]}
-    space = load_space(content["space"])
-    return build(space, Architecture.from_json(content["architecture"]), in_channels=in_channels, classes=classes)
+        *_, last = content["runs"].values()
+        finalists = last["finalists"]  # none where the run was interrupted
+        space = load_space(HERE / "fashion_proof.yaml")
+        point = space.point(finalists[0]["architecture"]["values"] if finalists else last["network"])
+    else:
+        space, point = load_space(content["space"]), Architecture.from_json(content["architecture"])
+    return build(space, point, in_channels=in_channels, classes=classes)
 
 
 def one_training(options: argparse.Namespace) -> None:

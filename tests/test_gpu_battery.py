@@ -61,6 +61,22 @@ def test_a_stage_without_time_keeps_its_figures_and_continues(tmp_path: Path) ->
     assert content["rows"]["plain"] == {"measured": "earlier"} and "randaugment" in content["rows"]
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_searched_network_is_that_of_the_last_run(interrupted: bool, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    runs = json.loads((ROOT / "benchmarks" / "results" / "fashion_proof.json").read_text())["runs"]
+    rows = {title: row for title, row in runs.items() if row["finalists"]}
+    last = rows[[*rows][-1]]
+    finalist = last["finalists"][0]
+    if interrupted:
+        last.update(finalists=[], network=finalist["architecture"]["values"])
+    file = tmp_path / "fashion_proof.json"
+    file.write_text(json.dumps({"runs": rows}))
+    network = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))["searched_network"](file, 1, 10)
+    params = sum(parameter.numel() for parameter in network.parameters())
+    assert params == finalist["retrained"]["costs"]["cost/params"]
+
+
 def test_mps_runs_for_the_workers_alone(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     calls = tmp_path / "calls"
