@@ -14,15 +14,14 @@ image is given apart. Two trainings run side by side, on one thread each. The sa
 with fewer minutes, more epochs or more seeds. Ctrl-C during the last trainings writes what is tested by then.
 
 `--finalist` trains both by a recipe for long schedules: batches of 256, a rate of 0.4, shifts of 4 pixels and cutout of
-10. `--again` takes the network of the result's last search instead of searching. `--widened` takes it too, and first
-raises its widths: of all wider ones of the space within the limits, the one whose lesser share of a limit is largest.
+10. `--again` takes the network of the result's last search instead of searching. `--widened` takes it too, and trains
+it as wide as the limits allow (`nasforge.retrain(widen=True)`).
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -40,9 +39,7 @@ from nasforge.core.goals import Constraint
 from nasforge.core.protocols import Pick
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.state import load_state
-from nasforge.models import network as networks
 from nasforge.models.costs import costs_of
-from nasforge.settings.space_file import load_space
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "fashion_proof.json"
@@ -89,6 +86,7 @@ def prove(
     options: argparse.Namespace,
     *,
     network: dict[str, Any] | None = None,
+    widen: bool = False,
     recipe: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Search, train the best network and the reference, and return what the table of a result needs.
@@ -102,6 +100,7 @@ def prove(
         name: of the search.
         options: of the command.
         network: decisions of the network to train; the search is one epoch of it then.
+        widen: whether to train the best network as wide as the limits allow.
         recipe: settings that replace those of the search in the last trainings.
     """
     runner = {"name": "ray_tune", "max_concurrent_trials": 2}
@@ -134,6 +133,7 @@ def prove(
             seeds=options.seeds,
             epochs=options.epochs,
             recipe=recipe,
+            widen=widen,
             tta="flip",
             reference=reference,
             runner=runner,
@@ -177,24 +177,6 @@ def last_search(limits: str) -> tuple[str, dict[str, Any]]:
     return title.rpartition(", ")[0], rows[title]["finalists"][0]["architecture"]["values"]
 
 
-def widened(network: dict[str, Any], limits: list[str]) -> dict[str, Any]:
-    """The network with widths, none smaller, that come nearest to all limits: the largest least share of a limit."""
-    space = load_space(HERE / "fashion_proof.yaml")
-    bounds = [Constraint.parse(text) for text in limits]
-    widths = [key for key in network if key.endswith(".width")]
-    best, largest_share = network, 0.0
-    for chosen in itertools.product(*(space.domains[key].values for key in widths)):
-        if any(width < network[key] for key, width in zip(widths, chosen, strict=True)):
-            continue
-        wider = {**network, **dict(zip(widths, chosen, strict=True))}
-        make = functools.partial(networks.build, space, space.point(wider), in_channels=1, classes=10)
-        costs = costs_of(make, (1, 28, 28))
-        shares = [costs[bound.metric] / bound.bound for bound in bounds]
-        if max(shares) <= 1 and min(shares) > largest_share:
-            best, largest_share = wider, min(shares)
-    return best
-
-
 def main(description: str) -> None:
     parser = parser_of(description, minutes=90, epochs=12, seeds=3)
     parser.add_argument("--limits", choices=LIMITS, default="large")
@@ -207,7 +189,6 @@ def main(description: str) -> None:
     if options.again or options.widened:
         how = "again" if options.again else "widened"
         title, network = last_search(options.limits)
-        network = widened(network, LIMITS[options.limits]) if options.widened else network
     row = prove(
         "fashion_proof.yaml",
         {
@@ -221,6 +202,7 @@ def main(description: str) -> None:
         "-".join(filter(None, ("fashion-proof", options.limits, how))),
         options,
         network=network,
+        widen=options.widened,
         recipe=FINALIST if options.finalist else None,
     )
     recipe = "finalist's recipe" if options.finalist else ""

@@ -556,16 +556,13 @@ def preact_resnet20(in_channels: int, classes: int, width: int = 16) -> nn.Modul
 
 
 def searched_network(file: Path, in_channels: int, classes: int) -> nn.Module:
-    """The network of a file: `{"space": name, "architecture": ...}`, or of the last run in fashion_proof.json."""
+    """The network of a file: `{"space": name, "architecture": ...}`, or of the last whole run in fashion_proof.json."""
     content = json.loads(file.read_text())
     if "runs" in content:
-        *_, last = content["runs"].values()
-        finalists = last["finalists"]  # none where the run was interrupted
-        space = load_space(HERE / "fashion_proof.yaml")
-        point = space.point(finalists[0]["architecture"]["values"] if finalists else last["network"])
-    else:
-        space, point = load_space(content["space"]), Architecture.from_json(content["architecture"])
-    return build(space, point, in_channels=in_channels, classes=classes)
+        *_, finalist = (row["finalists"][0] for row in content["runs"].values() if row["finalists"])
+        content = {"space": str(HERE / "fashion_proof.yaml"), "architecture": finalist["architecture"]}
+    space = load_space(content["space"])
+    return build(space, Architecture.from_json(content["architecture"]), in_channels=in_channels, classes=classes)
 
 
 def one_training(options: argparse.Namespace) -> None:

@@ -41,6 +41,9 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of a training. Default: three times the search's longest.")
     ] = None,
+    widen: Annotated[
+        bool, typer.Option("--widen", help="Train each network as wide as the limits of the search allow.")
+    ] = False,
     tta: Annotated[
         str,
         typer.Option(
@@ -106,6 +109,7 @@ def retrain(
     nasforge retrain first --runner ray_tune --workers-per-network 2
     nasforge retrain first --reference resnet,vgg,mobilenet_v2
     nasforge retrain first --epochs 100 --set recipe.cutout_pixels=8 --set recipe.crop_pixels=4
+    nasforge retrain first --epochs 100 --widen
     """
     folder = folder_of(name, runs_dir)
     from nasforge.api.retrain import retrain as run  # imports torch
@@ -124,6 +128,7 @@ def retrain(
             seeds=seeds,
             epochs=epochs,
             recipe=recipe,
+            widen=widen,
             tta=tta,
             device=device,
             data=moved_data(data, data_dir),
@@ -148,7 +153,8 @@ def _print(finalists: Finalists) -> None:
     more = tuple(key for key in _VIEWS if key in measured)
     rows = []
     for finalist in finalists.top:
-        rows.append(_row(str(finalist.rank), "found", finalist.retrained, figures, more))
+        found = "widened" if finalist.widened else "found"
+        rows.append(_row(str(finalist.rank), found, finalist.retrained, figures, more))
         rows += [_row("", "reference", reference, figures, more) for reference in finalist.parts[1:]]
     rows += [_row(str(finalist.rank), "random", finalist.retrained, figures, more) for finalist in finalists.random]
     if finalists.ensemble:

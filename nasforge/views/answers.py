@@ -15,7 +15,7 @@ import numpy as np
 from nasforge.core.errors import DataError
 from nasforge.data.image_file import SUFFIXES, thumbnail
 from nasforge.experiment.state import State
-from nasforge.views.results import description_of
+from nasforge.views.results import description_of, finalist_in_best
 
 FOLDER = "answers"
 """Folder of all answers, in the folder of a fit or an experiment."""
@@ -104,11 +104,6 @@ def best_answers_file(experiment: Path) -> Path | None:
     """Return the file with the answers of the network in `best/`; None where nothing says which one that is."""
     finalist = finalist_in_best(experiment)
     return answers_file(experiment, finalist) if finalist and Path(finalist).name == finalist else None
-
-
-def finalist_in_best(experiment: Path) -> str:
-    """Return the name of the retrained network in `best/`; empty where nothing says which one that is."""
-    return str(description_of(experiment, "best").get("trained", {}).get("finalist", ""))
 
 
 def class_names(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
-from nasforge.core.trial import Measure
+from nasforge.core.trial import Measure, Trial
 from nasforge.core.trust import view
 from nasforge.experiment.state import State
 from nasforge.settings.experiment import name_from
@@ -59,19 +59,29 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     groups = retrained_alike(state.tests, key)
     ranked = [(t, t.architecture) for t in reversed(state.ranking()) if t.architecture]
     by_name = {f"{point.arch_id}-{point.point_id[:6]}": t for t, point in ranked}
-    best = state.best
+    abouts = {
+        name: next(filter(None, (description_of(finalists, test) for test in tests)), {})
+        for name, tests in groups.items()
+    }
+    titles = {name: f"trial {trial.number}" for name, trial in by_name.items()}
+    won = [name for name, trial in by_name.items() if trial is state.best and name in groups]
+    for name in groups:
+        trial = _widened(abouts[name], state)
+        if trial is not None:
+            titles[name] = f"trial {trial.number}, widened"
+            won += [name] if trial is state.best else []
+    if len(won) > 1:
+        in_best = finalist_in_best(finalists.parent)
+        won = [name for name in won if in_best in groups[name]] or won[:1]
     rows = []
     for name, tests in groups.items():
-        one, over = by_name.get(name), spread(list(tests.values()))
-        about = next(filter(None, (description_of(finalists, test) for test in tests)), {})
+        one, over, about = by_name.get(name), spread(list(tests.values())), abouts[name]
         reference, _, of = name.partition("-for-")
-        if one is not None:
+        if name in titles:
             kind = "random" if about.get("trained", {}).get("role") == "random" else "trial"
-            title = f"trial {one.number}"
+            title = titles[name]
         elif of:
-            of_trial = by_name.get(of)
-            whose = f"trial {of_trial.number}" if of_trial else of.partition("-")[0]
-            kind, title = "reference", f"{reference}, reference of {whose}"
+            kind, title = "reference", f"{reference}, reference of {titles.get(of, of.partition('-')[0])}"
         else:
             members = re.match(r"ensemble-of-(\d+)-", name)
             kind, title = ("ensemble", f"ensemble of {members[1]}") if members else ("other", name)
@@ -89,7 +99,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
                 "high": high,
                 "params": _number(costs.get("cost/params")),
                 "flops": _number(costs.get("cost/flops")),
-                "won": bool(one and best and one.number == best.number),
+                "won": name in won,
             }
         )
     order = {kind: place for place, kind in enumerate(_KINDS)}
@@ -127,6 +137,18 @@ def retrained_alike(tests: Mapping[str, Mapping[str, float]], key: str) -> dict[
             trainings = of_network.setdefault(network, {})
             trainings[training] = {**trainings.pop(training, {}), name: metrics[key]}  # the latest one is last
     return {network: list(trainings.values())[-1] for network, trainings in of_network.items()}
+
+
+def _widened(about: Mapping[str, Any], state: State) -> Trial | None:
+    """Return the trial whose network was widened to this one; None for any other network."""
+    trained = about.get("trained", {})
+    number = trained.get("trial")
+    return state.trials.get(number) if isinstance(number, int) and trained.get("widened") else None
+
+
+def finalist_in_best(experiment: Path) -> str:
+    """Return the name of the retrained network in `best/`; empty where nothing says which one that is."""
+    return str(description_of(experiment, "best").get("trained", {}).get("finalist", ""))
 
 
 def description_of(finalists: Path, name: str) -> Mapping[str, Any]:

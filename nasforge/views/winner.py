@@ -9,7 +9,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ExportError, NasforgeError
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.journal import loads
-from nasforge.views.answers import finalist_in_best
+from nasforge.views.results import finalist_in_best
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part

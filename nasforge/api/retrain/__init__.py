@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge import registry
-from nasforge.api.retrain.choice import drawn_of, ranked_of
+from nasforge.api.retrain.choice import Chosen, drawn_of, ranked_of
 from nasforge.api.retrain.networks import (
     Outcomes,
     Progress,
@@ -19,6 +19,7 @@ from nasforge.api.retrain.networks import (
     train_network,
 )
 from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained
+from nasforge.api.retrain.widening import all_widened
 from nasforge.api.retrain.work import Work
 from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
@@ -49,6 +50,7 @@ def retrain(
     seeds: int = 2,
     epochs: int | None = None,
     recipe: Mapping[str, Value] | None = None,
+    widen: bool = False,
     tta: str = "none",
     device: str = "auto",
     data: str | Path | Mapping[str, str] | None = None,
@@ -73,6 +75,9 @@ def retrain(
         epochs: of each training; three times the search's longest where left out.
         recipe: settings that replace those of the search, such as `{"cutout_pixels": 8}`: long trainings often need
             more augmentation than short ones. They hold for the references too, and replace what the search decided.
+        widen: train each network as wide as the limits of the search allow: its widths are raised step by step, so that
+            the limit that is used least is used most. Searched narrow and trained wide, as Zoph et al. 2018,
+            https://arxiv.org/abs/1707.07012. The references are scaled to the wider network.
         tta: `flip`: measure also the mean answer for an image and its mirror image, in the same opening, at twice the
             forward passes. `crops`: over ten views, the image and its shifts to the four corners, each mirrored too, at
             ten times the forward passes. `flip,crops`: both. `none`: neither.
@@ -94,7 +99,8 @@ def retrain(
 
     Raises:
         TrustError: the journal names code that you have not agreed to run.
-        SearchError: nothing to retrain, or no training of the best succeeded.
+        SearchError: nothing to retrain, no training of the best succeeded, or `widen` where the search has no limits on
+            params, FLOPs or memory, or other ones, or its space has no widths.
         RecipeError: unknown settings in `recipe`, bad values, or settings that exclude each other.
         JournalError: the experiment is running, or its data have changed.
         DataError: the data cannot be loaded.
@@ -117,6 +123,7 @@ def retrain(
             seeds,
             epochs,
             changes,
+            widen,
             views,
             device,
             on_workers,
@@ -134,6 +141,7 @@ def _retrain(
     seeds: int,
     epochs: int | None,
     changes: Mapping[str, Value],
+    widen: bool,
     tta: tuple[str, ...],
     device: str,
     on_workers: bool,
@@ -166,8 +174,11 @@ def _retrain(
     whole = replace(config.data, images=None)
     length = epochs or 3 * config.epochs
     images = load_data(whole)
+    chosen = [*map(Chosen.of, ranked[:top]), *(replace(Chosen.of(trial), drawn=True) for trial in drawn)]
+    if widen:
+        chosen = all_widened(chosen, config, images)
     work = Work(experiment, config, whole, images, length, seeds, changes, tta, device, place, trainer, compared)
-    finalists = work.finalists(ranked[:top], drawn, ranked, progress)
+    finalists = work.finalists(chosen, ranked, progress)
     _keep_best(folder, finalists[0])
     return finalists
 

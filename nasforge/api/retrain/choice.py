@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
-from nasforge.core.architecture import MODEL
+from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import SearchError
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A trial whose network is retrained.
+
+    Attributes:
+        trial: finished.
+        architecture: the point that is trained: that of the trial, or a wider one.
+        drawn: whether it was drawn at random; the others are the best.
+        notes: sentences about it, for the user.
+    """
+
+    trial: Trial
+    architecture: Architecture
+    drawn: bool = False
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(trial: Trial) -> Chosen:
+        """Choose the network of a trial as it is."""
+        assert trial.architecture is not None  # noqa: S101  (only measures are ranked)
+        return Chosen(trial, trial.architecture)
+
+    @property
+    def widened(self) -> Mapping[str, Value]:
+        """The decisions with other values than in the trial."""
+        before = Chosen.of(self.trial).architecture.values
+        return {key: value for key, value in self.architecture.values.items() if value != before.get(key)}
 
 
 def ranked_of(state: State) -> list[Trial]:

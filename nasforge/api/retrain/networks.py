@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from nasforge.core.architecture import Architecture
+from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import RecipeError, SearchError
 from nasforge.core.goals import Objective
 from nasforge.core.recipe import Recipe
@@ -58,6 +58,8 @@ class Retraining:
         device: `auto`, `cpu`...; decided where the training happens.
         data_hash: what the data must be there.
         role: what it is to the search: `found`, `random` or `reference`.
+        trial: number of the trial that it comes from, or whose reference it is; None outside of a search.
+        widened: the decisions that were raised; empty for the trial's own network, and for a reference.
         task: what it is trained for.
         reference: name under which the user asked for a reference; empty for other roles.
     """
@@ -74,6 +76,8 @@ class Retraining:
     device: str
     data_hash: str
     role: str = "found"
+    trial: int | None = None
+    widened: Mapping[str, Value] = field(default_factory=dict)
     task: str = CLASSIFICATION
     reference: str = ""
 
@@ -158,6 +162,8 @@ def train_network(retraining: Retraining, progress: Progress, checkpoint_s: floa
     about = {
         "finalist": retraining.name,
         "role": retraining.role,
+        **({} if retraining.trial is None else {"trial": retraining.trial}),
+        **({"widened": dict(retraining.widened)} if retraining.widened else {}),
         **({"reference": retraining.reference} if retraining.reference else {}),
         "data": asdict(retraining.data),
         "parts": TRAIN_AND_VALIDATION,

@@ -31,7 +31,7 @@ class Retrained:
         costs: `cost/params`, `cost/flops`, `cost/memory_mb`.
         test: `test/accuracy`, `test/loss`, `test/f1_macro` over the seeds.
         failures: why some seeds have no figures, in words.
-        notes: sentences on a reference that could not be scaled to the FLOPs of its network.
+        notes: sentences on the network: how it was widened, or that a reference could not be scaled to its FLOPs.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Finalist:
             random.
         more_references: the other references', by the names under which they were asked for.
         recipe: the settings that replaced the search's.
+        widened: the decisions that were raised up to the limits of the search.
     """
 
     rank: int
@@ -70,6 +71,7 @@ class Finalist:
     reference: Retrained | None = None
     more_references: Mapping[str, Retrained] = field(default_factory=dict)
     recipe: Mapping[str, Value] = field(default_factory=dict)
+    widened: Mapping[str, Value] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[Retrained, ...]:
@@ -86,6 +88,7 @@ class Finalist:
             "architecture": self.architecture.to_json(),
             "epochs": self.epochs,
             "recipe": dict(self.recipe),
+            "widened": dict(self.widened),
             "found": dict(self.search_metrics),
             "retrained": asdict(self.retrained),
             "reference": asdict(self.reference) if self.reference else None,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nasforge.api.retrain.choice import Chosen
 from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure
 from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of
 from nasforge.core.architecture import Architecture, Value, digest
@@ -99,21 +100,20 @@ class Work:
     references: Mapping[str, Reference]
     failures: dict[str, str] = field(default_factory=dict)
 
-    def finalists(
-        self, top: Sequence[Trial], drawn: Sequence[Trial], ranked: Sequence[Trial], progress: Progress
-    ) -> Finalists:
+    def finalists(self, chosen: Sequence[Chosen], ranked: Sequence[Trial], progress: Progress) -> Finalists:
         """Train and measure everything, then say what it means."""
-        planned = [(trial, *self._plan(trial, with_references=True)) for trial in top]
-        planned += [(trial, *self._plan(trial, with_references=False)) for trial in drawn]
+        planned = [(one, *self._plan(one)) for one in chosen]
         networks = [network for _, first, references in planned for network in (first, *references.values())]
         self._meet([retraining for network in networks for retraining in network.retrainings], progress)
         ranks = {trial.number: rank for rank, trial in enumerate(ranked, 1)}
-        chosen = [
-            self._finalist(ranks[trial.number], trial, network, references) for trial, network, references in planned
+        finalists = [
+            (one.drawn, self._finalist(ranks[one.trial.number], one, network, references))
+            for one, network, references in planned
         ]
-        best = chosen[: len(top)]
+        best = [finalist for drawn, finalist in finalists if not drawn]
+        others = [finalist for drawn, finalist in finalists if drawn]
         objective = self.config.objectives[self._judged_by]
-        verdict = judged(best, chosen[len(top) :], self._ensemble(best), objective, tuple(self.references))
+        verdict = judged(best, others, self._ensemble(best), objective, tuple(self.references))
         return replace(verdict, warning=self._warning(best[0], planned[0][1].retrainings[0].recipe))
 
     def _warning(self, best: Finalist, recipe: Recipe) -> str:
@@ -138,20 +138,20 @@ class Work:
 
     # --- what is to be trained --------------------------------------------------------------------------------------
 
-    def _plan(self, trial: Trial, *, with_references: bool) -> tuple[_Network, dict[str, _Network]]:
+    def _plan(self, chosen: Chosen) -> tuple[_Network, dict[str, _Network]]:
         """One trial's network and its references, by the names under which the user asked for them."""
-        architecture = trial.architecture
-        assert architecture is not None  # noqa: S101  (only measures are ranked)
+        architecture = chosen.architecture
         searched = recipe_of(self.config.space, architecture, self.config.recipe)
         training = _Training.of(searched, self.changes)
         if training.changed:
             self._check_fits(architecture, training.recipe)
         name = f"{architecture.arch_id}-{architecture.point_id[:6]}"
-        role = "found" if with_references else "random"
-        network = self._network(architecture.arch_id, name, self.config.space, architecture, training, role)
+        role = "random" if chosen.drawn else "found"
+        network = self._network(architecture.arch_id, name, self.config.space, architecture, training, chosen, role)
+        network = replace(network, notes=chosen.notes)
         references: dict[str, _Network] = {}
-        for asked, reference in self.references.items() if with_references else ():
-            references[asked] = self._reference(asked, reference, network, name, training)
+        for asked, reference in self.references.items() if not chosen.drawn else ():
+            references[asked] = self._reference(asked, reference, network, name, training, chosen)
             labels = [one.label for one in references.values()]
             if len(set(labels)) < len(labels):
                 raise ConfigError(
@@ -172,7 +172,7 @@ class Work:
         check_fits(network, recipe, self.data.train_and_validation())
 
     def _reference(
-        self, asked: str, reference: Reference, network: _Network, name: str, training: _Training
+        self, asked: str, reference: Reference, network: _Network, name: str, training: _Training, chosen: Chosen
     ) -> _Network:
         """Return a reference that is scaled to a network, whose folders are named `name`."""
         flops, classes = network.costs["cost/flops"], len(self.data.class_names)
@@ -189,7 +189,7 @@ class Work:
         folder = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         # it was never trained before, so nothing of it may stay as it begins
         learning = replace(training, recipe=replace(training.recipe, frozen_stages=0))
-        scaled = self._network(label, folder, space, Architecture({}), learning, "reference", asked)
+        scaled = self._network(label, folder, space, Architecture({}), learning, chosen, "reference", asked)
         if not isinstance(reference, Textbook):
             return scaled
         remark = reference.remark(scaled.costs["cost/flops"], flops, network.label)
@@ -211,6 +211,7 @@ class Work:
         space: SearchSpace,
         architecture: Architecture,
         training: _Training,
+        chosen: Chosen,
         role: str,
         reference: str = "",
     ) -> _Network:
@@ -220,13 +221,14 @@ class Work:
             return fresh(space, architecture, 0, in_channels=channels, classes=classes)
 
         costs = costs_of(network, self.data.shape, training.recipe.batch_size)
+        widened = {} if role == "reference" else chosen.widened
         of_seeds = []
         for seed in range(self.seeds):
             whole_name = f"{name}-seed{seed}-e{self.epochs}{training.ending}"
             folder = self.experiment.folder / "finalists" / whole_name
             where = (self.data_config, costs, self.device, self.data.fingerprint)
             what = (whole_name, folder, space, architecture, training.recipe, seed, self.epochs)
-            of_seeds.append(Retraining(*what, *where, role, self.config.task, reference))
+            of_seeds.append(Retraining(*what, *where, role, chosen.trial.number, widened, self.config.task, reference))
         return _Network(label, costs, tuple(of_seeds), training.changed)
 
     # --- trained and measured, each once ----------------------------------------------------------------------------
@@ -260,13 +262,13 @@ class Work:
 
     # --- what came out ----------------------------------------------------------------------------------------------
 
-    def _finalist(self, rank: int, trial: Trial, network: _Network, references: Mapping[str, _Network]) -> Finalist:
-        assert trial.architecture is not None  # noqa: S101  (only measures are ranked)
+    def _finalist(self, rank: int, chosen: Chosen, network: _Network, references: Mapping[str, _Network]) -> Finalist:
+        trial = chosen.trial
         compared = {asked: self._retrained(reference) for asked, reference in references.items()}
         return Finalist(
             rank,
             trial.number,
-            trial.architecture,
+            chosen.architecture,
             self.epochs,
             trial.metrics,
             trial.result.values[self._judged_by] if trial.result and trial.result.values else float("nan"),
@@ -274,6 +276,7 @@ class Work:
             next(iter(compared.values()), None),
             dict(list(compared.items())[1:]),
             network.changed,
+            chosen.widened,
         )
 
     def _retrained(self, network: _Network) -> Retrained:

@@ -207,8 +207,7 @@ class Runs:
         network = _SEED.sub("", finalist)
         seeds = self._tests.setdefault(network, {})
         seeds[finalist] = metrics
-        best = self._best.architecture if self._best else None
-        if best is None or role not in ("found", "reference") or f"{best.arch_id}-{best.point_id[:6]}" not in finalist:
+        if role not in ("found", "reference") or not self._is_of_best(finalist, trained):
             return
         prefix = "" if role == "found" else _prefix_of(trained)
         summary: dict[str, float] = {}
@@ -218,6 +217,13 @@ class Runs:
             if (interval := interval_of(key, over)) is not None:
                 summary[f"{prefix}{key}_low"], summary[f"{prefix}{key}_high"] = interval
         self.summary(writes).measure(summary, len(seeds), self.seconds)
+
+    def _is_of_best(self, finalist: str, trained: Mapping[str, Any]) -> bool:
+        """Return whether a retrained network is that of the best trial, widened or not, or its reference."""
+        if self._best is None or self._best.architecture is None:
+            return False
+        point = self._best.architecture  # folders of earlier versions do not say the trial
+        return trained.get("trial") == self._best.number or f"{point.arch_id}-{point.point_id[:6]}" in finalist
 
     def _close(self, number: int, writes: dict[str, Writes]) -> None:
         state = self._state
