@@ -178,3 +178,10 @@ def test_pca_noise_shifts_an_image_as_a_whole_along_the_components():
     assert numbers.mean(1).abs().max() < 0.02
     assert torch.equal(noisy, pca_noise(inputs, 0.1, split.colour_axes, split.std, seeded()))
     assert not torch.equal(noisy, pca_noise(inputs, 0.1, split.colour_axes, split.std, seeded(1)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60)])
+def test_what_is_erased_is_a_share_of_the_area_of_any_shape(height, width):
+    images = torch.full((3000, 1, height, width), 9.0)
+    erased = (erase(images, 1.0, torch.Generator().manual_seed(0)) != 9.0).float().mean().item()
+    assert erased == pytest.approx((0.02 + 0.33) / 2, abs=0.01)

@@ -5,6 +5,7 @@ import random
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from expecting import raises
 
@@ -14,6 +15,7 @@ from nasforge.core.trial import Measure, Result, Score
 from nasforge.strategies.predictor import Predictor
 from nasforge.strategies.predictor.regressors import Process, Trees
 from nasforge.strategies.random import Random
+from nasforge.strategies.weighted_ranks import worst_weighted
 from nasforge.testing.scripted import FLAT, MIXED, NESTED, closeness, drive, replay, spec_of
 
 FOLDER = os.environ.get("NASFORGE_DATA")
@@ -331,3 +333,8 @@ def test_a_number_at_any_scale_is_one_decision():
         best.append(-abs(values["train.rate"] - 0.01) / 0.01 - abs(values["model.width"] - 300) / 300)
         strategy.tell(number, finished(best[-1]))
     assert max(best) > -0.35
+
+
+def test_of_points_with_the_same_worst_objective_the_sum_decides():
+    values = worst_weighted([np.array([1.5, 1.5]), np.array([1.0, 2.0])], 2, (0.9, 0.1))
+    assert values[1] > values[0]

@@ -261,3 +261,21 @@ def test_evolution_learns_in_a_short_search_too(trials, members):
 def test_a_search_tells_its_strategy_how_many_trials_it_has(tmp_path):
     assert toy_config(tmp_path, budget={"trials": 12}).spec.trials == 12
     assert toy_config(tmp_path, budget={"worker_seconds": 12}).spec.trials == math.inf
+
+
+def test_local_search_tries_new_moves_before_those_that_have_failed():
+    strategy = LocalSearch(spec_of(FLAT, seed=0), starts=1)
+    strategy.recall(0, Measure(point(FLAT, "aaaaaa")))
+    strategy.tell(0, finished(0.5))
+    tried = set()
+    here = point(FLAT, "aaaaaa").values
+    for number in range(1, 9):
+        values = strategy.ask(number).architecture.values
+        tried |= {(key, value) for key, value in values.items() if here[key] != value}
+        strategy.tell(number, finished(0.9 if number == 8 else 0.4))
+    here = values
+    new = {(key, letter) for key in FLAT.domains for letter in "bcde" if letter != here[key]} - tried
+    for number in range(9, 9 + len(new)):
+        values = strategy.ask(number).architecture.values
+        assert {(key, value) for key, value in values.items() if here[key] != value} <= new
+        strategy.tell(number, finished(0.4))

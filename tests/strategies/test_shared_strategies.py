@@ -276,3 +276,21 @@ def test_a_measure_of_a_journal_without_weights_is_a_final_one():
         again.recall(number, proposal)
         again.tell(number, result)
     assert again.ask(3) == strategy.ask(3)
+
+
+def test_of_several_limits_the_one_exceeded_most_sets_the_prices():
+    """Only FLOPs are above their limit: letters of few FLOPs, which have most parameters, must be preferred."""
+    limits = (Constraint("cost/flops", 26.0), Constraint("cost/params", 1000.0))
+    strategy = gdas(replace(spec_of(FLAT, seed=0), constraints=limits))
+    strategy.tell(0, trained(strategy.ask(0), "a"))
+    allowed = 0
+    for number in range(1, 40):
+        letters = ["abcde".index(letter) for letter in strategy.ask(number).architecture.values.values()]
+        costs = {"cost/flops": float(sum(10 - 2 * place for place in letters)), "cost/params": 10.0 + sum(letters)}
+        excess = sum(limit.violation(costs) for limit in limits)
+        if excess:
+            strategy.tell(number, Result("rejected", metrics={**costs, "constraint/violation": excess}))
+        else:
+            allowed += 1
+            strategy.tell(number, Result("finished", values=(0.5,), steps_done=3, metrics=costs))
+    assert allowed >= 10

@@ -13,7 +13,9 @@ from nasforge import registry
 from nasforge.core.alphas import Settings, derive
 from nasforge.core.architecture import MODEL
 from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.recipe import Recipe
 from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.trial import TrainShared
 from nasforge.data import load_data
 from nasforge.models.costs import count_flops, count_params
 from nasforge.models.network import build
@@ -22,6 +24,7 @@ from nasforge.supernet import bilevel
 from nasforge.supernet.bilevel import AlphaSteps, unrolled_gradient
 from nasforge.supernet.cost_term import CostTerm
 from nasforge.supernet.expected_cost import ExpectedCost
+from nasforge.supernet.job import shared_training
 from nasforge.supernet.mixed import Mixture, Share
 from nasforge.supernet.network import build_supernet
 from nasforge.supernet.relaxations import concentration, drawn, relaxation_of
@@ -433,3 +436,100 @@ def test_second_order_multiplies_all_bits(monkeypatch):
     images = torch.randn(4, *steps._split.shape)
     steps.before_step(Step(10, False, images, torch.zeros(4, dtype=torch.long), 0.1))
     assert seen == ["ieee"] and torch.backends.cudnn.conv.fp32_precision == before
+
+
+def at(number):
+    return Step(number, False, torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.int64), 0.1)
+
+
+def test_the_temperature_falls_linearly_to_its_last_value():
+    relaxed, steps, _ = alpha_steps("gumbel_hard", temperature=8.0, last_temperature=0.2)
+    relaxed.train()
+    for number, temperature in ((0, 8.0), (13, 8.0 - 7.8 / 3), (39, 0.2)):
+        steps.before_step(at(number))
+        assert relaxed.temperature == pytest.approx(temperature)
+
+
+@pytest.mark.parametrize("name", ["gumbel_soft", "gumbel_hard"])
+def test_samples_are_as_sharp_as_the_temperature_says(name):
+    """By the gradient of a share in its own alpha: of an even distribution it falls with the temperature."""
+    slopes = {}
+    for temperature in (1.0, 10.0):
+        torch.manual_seed(0)
+        slopes[temperature] = 0.0
+        for _ in range(200):
+            alphas = torch.zeros(3, requires_grad=True)
+            share = relaxation_of(name)(alphas, temperature).weights[0]
+            slopes[temperature] += torch.autograd.grad(share, alphas)[0][0].item() / 200
+    assert slopes[10.0] < slopes[1.0] / 3
+
+
+def test_the_regulariser_pulls_towards_the_flat_distribution():
+    relaxed, steps, _ = alpha_steps("dirichlet", regulariser=1000.0, weight_decay=0.0)
+    distance = relaxed.relaxation.distance
+    with torch.no_grad():
+        for alphas in relaxed.alphas.values():
+            alphas.copy_(torch.linspace(-1.0, 1.0, len(alphas)))
+    before = [distance(alphas).item() for alphas in relaxed.alphas.values()]
+    relaxed.train()
+    for number in range(5):
+        steps.before_step(at(number))
+    after = [distance(alphas).item() for alphas in relaxed.alphas.values()]
+    assert all(b < a for a, b in zip(before, after, strict=True))
+
+
+def test_alphas_see_normalised_images_in_a_new_order_every_pass():
+    _, steps, split = alpha_steps()
+    per_pass = len(split) // 16
+    first, again = steps._batch(0)[0], steps._batch(per_pass)[0]
+    images = torch.cat([steps._batch(number)[0] for number in range(per_pass)])
+    assert images.mean().abs() < 0.1 and images.std().item() == pytest.approx(1.0, abs=0.1)
+    assert not torch.equal(first, again)
+
+
+def open_width():
+    full = load_space("tiny")
+    point = dict(full.default_point().values)
+    del point["model.stage1.width"]
+    return full.fixed(point)
+
+
+def steps_of_width():
+    torch.manual_seed(0)
+    relaxed = Relaxed(build_supernet(open_width(), 1, 10), "gumbel_hard")
+    images = load_data(DataConfig("digits", images=200, validation=0.2)).train
+    settings = Settings(learning_rate=0.05)
+    length = {"steps": 200, "epochs": 2, "batch_size": 16}
+    return relaxed, AlphaSteps(relaxed, images, settings, **length, seed=1, device=torch.device("cpu"))
+
+
+def test_open_widths_learn_what_lowers_the_loss(monkeypatch):
+    relaxed, steps = steps_of_width()
+
+    def loss(images, labels):
+        relaxed.sample()
+        return torch.tensor(float(relaxed.taken["stage1.width"]))
+
+    monkeypatch.setattr(steps, "_loss", loss)
+    relaxed.train()
+    for number in range(100):
+        steps.before_step(at(number))
+    assert relaxed.likeliest["stage1.width"] == 0
+    _, again = steps_of_width()
+    before = again.state_dict()["baseline"]
+    again.load_state_dict(steps.state_dict())
+    assert again.state_dict()["baseline"] == steps.state_dict()["baseline"] != before
+
+
+def test_epochs_without_alphas_are_not_charged_for_them():
+    full = load_space("tiny")
+    point = dict(full.default_point().values)
+    del point["model.stage1.layer1.block"]
+    space = full.fixed(point).fixed({"model.stage1.layer1.block.bottleneck.reduction": 2})
+    data = load_data(DataConfig("digits", images=200, validation=0.2))
+    flops = []
+    for warmup in (0, 5):
+        proposal = TrainShared(space, "softmax", 10, settings={"warmup_epochs": warmup})
+        supernet = build_supernet(space, 1, 10)
+        flops.append(shared_training(proposal, supernet, data, Recipe(), 0, torch.device("cpu")).flops)
+    assert flops[1] / flops[0] == pytest.approx((1 + 1 / 3) / (1 + 2 / 3))

@@ -71,3 +71,15 @@ def test_balanced_sampling_draws_all_classes_alike_and_uniform_every_image_once(
     assert len(order_of(split(), 1000, "balanced", torch.Generator())) == 100
     uniform = order_of(split(), 80, "uniform", torch.Generator().manual_seed(0))
     assert len(set(uniform.tolist())) == 80
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_focal_loss_smooths_labels_and_weighs_classes_as_the_recipe_says(smoothing, balanced):
+    logits, labels = batch()
+    recipe = Recipe(
+        loss="focal", focal_gamma=2.0, label_smoothing=smoothing, class_weights="balanced" if balanced else "none"
+    )
+    weights = class_weights(split()) if balanced else None
+    expected = focal_loss(logits, labels, 2.0, weights, smoothing)
+    assert torch.equal(criterion_of(recipe, split(), CPU)(logits, labels), expected)

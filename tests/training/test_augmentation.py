@@ -10,7 +10,9 @@ from torch import nn
 
 from nasforge.core.errors import RecipeError
 from nasforge.core.recipe import Recipe
+from nasforge.data import load_data
 from nasforge.data.split import Split
+from nasforge.settings.experiment import DataConfig
 from nasforge.training.augmentation import augmented
 from nasforge.training.hooks import Hook
 from nasforge.training.loop import train
@@ -100,3 +102,22 @@ def test_a_continued_training_has_the_same_noise(tmp_path):
     plain = network()
     train(plain, split(), Recipe(batch_size=32, precision="fp32", flip=True), epochs=2, seed=0)
     assert not torch.equal(plain[0].weight, whole[0].weight)
+
+
+def test_images_are_augmented_in_one_order():
+    from nasforge.data.augment import color_jitter, crop, cutout, erase, flip, normalise, rotate
+
+    part = load_data(DataConfig("digits", images=100, validation=0.2)).train
+    recipe = Recipe(
+        crop_pixels=1,
+        flip=True,
+        vertical_flip=True,
+        rotation_degrees=30.0,
+        color_jitter=0.4,
+        cutout_pixels=2,
+        random_erasing=0.5,
+    )
+    ours, theirs = (torch.Generator().manual_seed(0) for _ in range(2))
+    x = flip(flip(crop(part.images, 1, theirs), theirs), theirs, axis=-2)
+    x = normalise(color_jitter(rotate(x, 30.0, theirs), 0.4, theirs), part.mean, part.std)
+    assert torch.equal(augmented(part.images, part, recipe, ours), erase(cutout(x, 2, theirs), 0.5, theirs))

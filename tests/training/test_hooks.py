@@ -77,3 +77,9 @@ def test_the_state_of_a_hook_continues_with_the_training(tmp_path):
         trained(net=net, hooks=[cut], file=tmp_path / "checkpoint.pt", every_s=0)
     trained(hooks=[again], file=tmp_path / "checkpoint.pt")
     assert again.lines == whole.lines
+
+
+def test_steps_are_counted_over_all_epochs():
+    diary = Diary()
+    trained(epochs=2, hooks=[diary])
+    assert [line for line in diary.lines if line.startswith("after step")] == [f"after step {n}" for n in range(1, 7)]

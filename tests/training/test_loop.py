@@ -407,3 +407,19 @@ def test_a_gpu_trains_and_continues(tmp_path):
     with pytest.raises(Interrupted):
         trained(net=broken, device="cuda", file=tmp_path / "c.pt", every_s=0)
     assert trained(device="cuda", file=tmp_path / "c.pt")[1].steps_done == 3
+
+
+def test_a_step_is_as_long_as_the_gradients_norm_is_let():
+    data = load_data(DataConfig("digits", images=300, validation=0.2)).train
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.5, "schedule": "constant"}
+    moved = {}
+    for clip in (0.0, 0.1):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        before = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
+        recipe = Recipe(**plain, clip_norm=clip, batch_size=len(data), precision="fp32", precise_bn=0, warmup_epochs=0)
+        train(net, data, recipe, epochs=1, seed=0)
+        moved[clip] = nn.utils.parameters_to_vector(net.parameters()).detach() - before
+    assert moved[0.1].norm().item() == pytest.approx(0.5 * 0.1, rel=1e-3)
+    assert moved[0.0].norm() > 2 * moved[0.1].norm()
+    assert torch.allclose(moved[0.1] / moved[0.1].norm(), moved[0.0] / moved[0.0].norm(), atol=1e-5)

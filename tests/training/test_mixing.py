@@ -1,4 +1,5 @@
 import dataclasses
+import statistics
 
 import pytest
 import timm
@@ -130,3 +131,22 @@ def test_alphas_learn_on_images_as_they_are():
     for plain, mixed in zip(alphas.inputs, forwarded, strict=True):
         assert not torch.allclose(plain, mixed)
         assert plain.unique().numel() < mixed.unique().numel()
+
+
+def test_cutmix_cuts_the_area_that_it_draws():
+    """Of a share that is uniform on 0..1 the edges are its root, less what the ends of the image cut off."""
+    draw, x = mixing_of(nn.Identity(), Recipe(cutmix=1.0)), torch.zeros(1, 3, 100, 100)
+    generator = torch.Generator().manual_seed(0)
+    areas = [1 - draw(x, generator).share for _ in range(4000)]
+    assert sum(areas) / 4000 == pytest.approx(1 / 2 - 1 / 5 + 1 / 48, abs=0.015)
+
+
+def test_each_kind_of_mix_draws_from_its_own_distribution():
+    """Beta(.05, .05) is nearly 0 or 1, Beta(50, 50) nearly a half."""
+    draw, generator = mixing_of(network(), Recipe(mixup=0.05, manifold_mixup=50.0)), torch.Generator().manual_seed(0)
+    mixes = [draw(images(), generator) for _ in range(200)]
+    off = {
+        kind: statistics.fmean(abs(m.share - 0.5) for m in mixes if m.kind == kind)
+        for kind in ("mixup", "manifold_mixup")
+    }
+    assert off["mixup"] > 0.4 and off["manifold_mixup"] < 0.1

@@ -130,3 +130,8 @@ def test_the_shortest_training_has_a_rate(schedule, caplog):
     assert rates(Recipe(schedule=schedule, warmup_epochs=1), epochs=1, steps=3)[-1] > 0
     assert not caplog.records  # timm warns of a cosine of one step
     assert all(rate > 0 for rate in rates(Recipe(schedule=schedule, warmup_epochs=5), epochs=1, steps=1))
+
+
+def test_inverse_time_has_fallen_by_the_decay_after_a_third_of_the_training():
+    falling = rates(Recipe(schedule="inverse_time", learning_rate=1.0, decay=0.1, warmup_epochs=0), epochs=9)
+    assert falling[30] == pytest.approx(0.1)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nasforge.api.fit import judging
 from nasforge.api.fit.choice import choose_winner
 from nasforge.api.fit.log import metric_name
 from nasforge.api.fit.rows import Row, metrics_of
@@ -62,3 +63,17 @@ def test_a_yardstick_is_ahead_by_macro_f1_where_that_is_asked_for():
     network, yardstick = [answered("eager", eager(), trial=0)], [answered("SVM", careful(), kind="sklearn")]
     assert chosen_by("f1_macro", network, yardstick)["beaten_by"] == ["SVM"]
     assert chosen_by("balanced_accuracy", network, yardstick)["beaten_by"] == []
+
+
+def test_what_is_unsure_is_said_of_calibrated_answers():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 0.99, len(TRUTH))
+    wrong = rng.random(len(TRUTH)) > sure**3
+    probabilities = np.stack([(1 - sure) / 2] * 3, 1)
+    probabilities[np.arange(len(TRUTH)), np.where(wrong, (TRUTH + 1) % 3, TRUTH)] = sure
+    row = Row("over-sure", "found", metrics_of(TRUTH, probabilities), flops=1.0, trial=0)
+    entry = chosen_by("accuracy", [Answered(row, probabilities)])
+    assert entry["temperature"] > 1.1
+    calibrated = judging.calibrated(probabilities, entry["temperature"])
+    assert entry["unsure_below"] == judging.unsure_below(TRUTH, calibrated, 0.95)
+    assert judging.unsure_below(TRUTH, calibrated) != judging.unsure_below(TRUTH, probabilities)

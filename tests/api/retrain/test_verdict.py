@@ -155,3 +155,10 @@ def test_networks_are_judged_by_what_the_search_was_for():
     assert verdict.agreement.tau == pytest.approx(1)
     other = judged(top, drawn, None, Objective("val/roc_auc", maximise=True))  # not measured on the test split
     assert other.figure == "test/accuracy" and other.gains["random"].difference == pytest.approx(-0.05)
+
+
+def test_a_lower_loss_is_a_gain_over_references():
+    goal = Objective("test/loss", maximise=False)
+    pairs = [(retrained(0.9, loss=0.1), retrained(0.9, loss=0.4)), (retrained(0.9, loss=0.2), retrained(0.9, loss=0.3))]
+    assert gain_of_pairs(pairs, goal).difference == pytest.approx(0.2)
+    assert gain([a for a, _ in pairs], [b for _, b in pairs], goal).difference == pytest.approx(0.2)

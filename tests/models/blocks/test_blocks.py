@@ -230,3 +230,20 @@ def test_activations_are_modules():
 def test_a_block_with_the_name_of_another_one_is_refused(name):
     with raises(BuildError, "duplicate", "blocks", name):
         BlockOptions({name: "nasforge.models.blocks.plain:PairBlock"})
+
+
+def test_the_projection_of_a_preactivated_block_takes_the_preactivated_input():
+    torch.manual_seed(0)
+    block, x = PreActivationBlock(4, 8, 2).eval(), torch.randn(2, 4, 6, 6)
+    ready = block.pre(x)
+    assert torch.allclose(block(x), block.projection(ready) + block.branch(ready))
+    assert not torch.allclose(block.projection(ready), block.projection(x))
+
+
+def test_squeeze_and_excitation_by_hand():
+    torch.manual_seed(0)
+    layer, x = SqueezeExcite(8), torch.randn(2, 8, 5, 5)
+    hidden = torch.relu(x.mean((2, 3)) @ layer.squeeze.weight[:, :, 0, 0].T)
+    gates = torch.sigmoid(hidden @ layer.excite.weight[:, :, 0, 0].T)
+    assert torch.allclose(layer(x), x * gates[:, :, None, None], atol=1e-6)
+    assert (x.mean((2, 3)) @ layer.squeeze.weight[:, :, 0, 0].T < 0).any()
