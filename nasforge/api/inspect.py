@@ -17,7 +17,7 @@ from nasforge import registry
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError
 from nasforge.data import cache, image_folder, label_table, sources
-from nasforge.data.decoded import SPLITS
+from nasforge.data.decoded import SPLITS, classes_have
 from nasforge.data.groups import chains, joined
 from nasforge.data.image_file import in_threads, shown
 from nasforge.data.looks import Look, exact_duplicates, look_at_arrays, look_at_file, near_duplicates
@@ -329,7 +329,7 @@ def _inspected(
     sides = sorted(looks[number].shorter_side for number in kept)
     sized = Counter(row.split for row in rows)
     parts = {split: sized[split] for split in SPLITS if split in sized}
-    notes += _across_parts(where, rows, parts)
+    notes += _across_parts(where, rows, parts, classes)
     channels = 1 if all(looks[number].grey for number in kept) else 3
     content = [
         [row.name, row.label, row.split, row.group, looks[at].digest] for row, at in zip(rows, kept, strict=True)
@@ -439,8 +439,10 @@ def _small_classes(images: Sequence[_Image], groups: np.ndarray) -> dict[str, st
     return dict(sorted(reasons.items()))
 
 
-def _across_parts(where: str, rows: Sequence[Row], parts: Mapping[str, int]) -> Iterable[str]:
-    """Say which images of a given split are in the training split too."""
+def _across_parts(
+    where: str, rows: Sequence[Row], parts: Mapping[str, int], classes: Mapping[str, int]
+) -> Iterable[str]:
+    """Say which images of a given split are in the training split too, and which classes it lacks."""
     known = {row.group for row in rows if row.split == "train"}
     for split in parts:
         twice = [row for row in rows if row.split == split and row.group in known] if split != "train" else []
@@ -449,3 +451,7 @@ def _across_parts(where: str, rows: Sequence[Row], parts: Mapping[str, int]) -> 
                 f"{where}: {len(twice)} image(s) of the {split} split repeat a training image, or share its group, so "
                 f"metrics of that split are too good (the first is {shown(twice[0].name)})"
             )
+        there = {row.label for row in rows if row.split == split}
+        lacking = [name for name in classes if name not in there]
+        if lacking and split != "train":
+            yield f"{where}: {classes_have(lacking)} no {split} images, so metrics of that split leave them out"

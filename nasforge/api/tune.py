@@ -24,7 +24,7 @@ from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import fit_of, has_begun
 from nasforge.experiment.state import State, load_state
-from nasforge.settings.experiment import ExperimentConfig, Named, check_name, name_from, resolve
+from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, Named, check_name, name_from, resolve
 from nasforge.settings.space_file import load_recipe
 from nasforge.settings.yaml_file import absolute_path
 
@@ -260,7 +260,7 @@ def _config_after(
         space=space,
         strategy=Named(strategy.name, {**strategy.options, "first": begin}),
         evaluator=evaluator,
-        pruner=config_of_user.pruner if "pruner" in settings else config.pruner,
+        pruner=config_of_user.pruner if "pruner" in settings else _pruner_until(config, settings.get("epochs")),
         runner=config_of_user.runner if "runner" in settings else config.runner,
         objectives=objectives or (Objective.parse("val/accuracy"),),
         constraints=(),
@@ -309,6 +309,15 @@ def _nearest(space: SearchSpace, had: Mapping[str, Value]) -> Architecture:
 
 def _setting(key: str) -> str:
     return key.rpartition(".")[2]
+
+
+def _pruner_until(config: ExperimentConfig, epochs: int | None) -> Named:
+    """The experiment's pruner for trainings of `epochs`: at its steps before the last one; none where it has none."""
+    at = config.pruner.options.get("at")
+    if not epochs or config.trainings > 1 or at is None:
+        return config.pruner
+    earlier = [step for step in at if step < epochs]
+    return Named(config.pruner.name, {**config.pruner.options, "at": earlier}) if earlier else Named(NO_PRUNER)
 
 
 def _measured_by(config: ExperimentConfig, epochs: int | None) -> tuple[Named, tuple[Rung, ...]]:

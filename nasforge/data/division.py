@@ -59,6 +59,14 @@ def stratified(labels: np.ndarray, share: float, classes: int, rng: np.random.Ge
     return shuffled[np.argsort(ranks, kind="stable")[: max(classes, round(len(labels) * share))]]
 
 
+def at_most(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Return positions of `most` of `labels`, the same share of every class, in their order; all if they are fewer."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    rows = stratified(labels, most / len(labels), int(labels.max()) + 1, np.random.default_rng(seed))
+    return np.sort(rows)
+
+
 @dataclass(frozen=True)
 class _Division:
     """Stratified cuts of one data set, with messages that name its classes."""

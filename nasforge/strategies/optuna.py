@@ -33,7 +33,7 @@ SAMPLERS = {
 """Our name -> class in `optuna.samplers`."""
 
 # These write into a trial when they sample it, so a recalled trial has to be sampled too. The others read only
-# what trials were and what came out.
+# what trials were and what came out; TPE only where it samples decisions in groups.
 _WRITING = frozenset({"cmaes", "nsgaii", "nsgaiii", "qmc"})
 _OURS = frozenset({"self", "seed", "constraints_func", "independent_sampler"})
 # These learn from rejections. The genetic ones look at complete trials alone, and at the values of those that keep the
@@ -98,6 +98,7 @@ class OptunaSampler:
                     key="strategy.first",
                 )
         self._options = options
+        self._writes = sampler in _WRITING or (sampler == "tpe" and bool(options.get("group")))
         self._class = getattr(optuna.samplers, SAMPLERS[sampler])
         self._check_options()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -124,7 +125,7 @@ class OptunaSampler:
         """Add a recalled proposal to the study."""
         point = measured(proposal)
         trial = None
-        if self._name in _WRITING and (self._seen or not self._first):
+        if self._writes and (self._seen or not self._first):
             trial, suggested = self._suggestion(number)
             if suggested.values != point.values:
                 self._study.tell(trial, state=TrialState.FAIL)
@@ -239,7 +240,7 @@ class OptunaSampler:
         self._study.enqueue_trial(fixed)
         trial = self._study.ask()
         self._space.decide(self._chooser(trial))
-        if self._name in _WRITING:
+        if self._writes:
             _ = trial.relative_params  # sampled for what it writes into the trial
         return trial
 

@@ -138,6 +138,11 @@ def test_given_splits_are_kept_and_a_leak_between_them_is_said(tmp_path):
     inspection = inspect(tmp_path / "data")
     assert inspection.parts == {"train": 24, "test": 3}
     assert "1 image(s) of the test split repeat a training image" in inspection.notes[-1]
+    shutil.rmtree(tmp_path / "data" / "test" / "dog")
+    assert (
+        "class 'dog' has no test images, so metrics of that split leave them out"
+        in inspect(tmp_path / "data").notes[-1]
+    )
 
 
 def test_a_table_of_labels(photos, tmp_path):

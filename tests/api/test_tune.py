@@ -246,6 +246,23 @@ def test_a_timm_model_alone_with_two_objectives(place):
 
 
 @pytest.mark.parametrize(
+    ("at", "epochs", "left"), [([1, 3], 2, {"at": [1]}), ([3], 2, None), ([1, 3], None, {"at": [1, 3]})]
+)
+def test_the_searchs_pruner_keeps_the_steps_that_shorter_trainings_have(place, at, epochs, left):
+    class Stop(Exception):
+        pass
+
+    def stop(experiment):
+        raise Stop(experiment.state.header.config)
+
+    searched(place, epochs=4, pruner={"name": "asha", "at": at})
+    with pytest.raises(Stop) as caught:
+        nasforge.tune("runs/first", epochs=epochs, recipe="sgd", on_open=stop, say=lambda text: None)
+    expected = {"name": "none", "options": {}} if left is None else {"name": "asha", "options": left}
+    assert caught.value.args[0]["pruner"] == expected
+
+
+@pytest.mark.parametrize(
     ("evaluator", "epochs", "tuned_by", "ladder"),
     [
         ({"name": "shared_weights", "options": {"recalibrate": 1}}, None, {"name": "training", "options": {}}, [1]),

@@ -1,5 +1,6 @@
 """Two strategies in one search: what each is told, second recipes, rejections, the half that has nothing to ask."""
 
+import random
 from collections import Counter
 from functools import partial
 
@@ -121,6 +122,26 @@ def test_every_fourth_trial_gives_a_good_network_another_recipe():
     assert len({point.point_id for point in points}) == 40
     never = run(joint(spec_of(SPACE, seed=1), model="random", recipe="random", revisit=0), 40)
     assert len({point.arch_id for point in never}) == 40
+
+
+def test_a_continued_predictor_proposes_the_same_after_second_recipes():
+    """Of a network with two recipes it holds two points that are equal; on a replay they are two objects."""
+    rng = random.Random(0)
+    whole = joint(spec_of(suite.MIXED, seed=2), model="predictor", recipe="random", revisit=3)
+    journal = []
+    for number in range(26):
+        proposal = whole.ask(number)
+        result = finished(rng.random())
+        whole.tell(number, result)
+        journal.append((number, proposal, result))
+    for cut in (10, 13, 16, 19, 22):
+        again = joint(spec_of(suite.MIXED, seed=2), model="predictor", recipe="random", revisit=3)
+        for number, proposal, result in journal[:cut]:
+            again.recall(number, proposal)
+            again.tell(number, result)
+        for number, proposal, result in journal[cut:]:
+            assert again.ask(number) == proposal, (cut, number)
+            again.tell(number, result)
 
 
 def test_the_second_recipe_is_told_to_the_networks_half():

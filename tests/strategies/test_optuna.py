@@ -1,6 +1,7 @@
 """Every sampler: continued searches ask what the uninterrupted ones ask, limits teach, the first point comes first."""
 
 import functools
+import statistics
 import warnings
 
 import pytest
@@ -44,6 +45,21 @@ def test_a_recalled_study_asks_what_the_uninterrupted_one_asks(sampler, space):
     replayed = made(sampler, space)
     suite.replay(replayed, [entry for pair in sequential(made(sampler, space), asks - 1) for entry in pair])
     assert replayed.ask(asks - 1) == one_by_one[-1][1]
+
+
+def test_a_recalled_study_of_groups_asks_the_same_with_trials_in_flight():
+    options = {"multivariate": True, "group": True, "n_startup_trials": 4}
+    for seed in (1, 2):
+        whole, again = (OptunaSampler(spec_of(suite.MIXED, seed=seed), sampler="tpe", **options) for _ in range(2))
+        asked = []
+        for number in range(28):
+            asked.append(whole.ask(number))
+            again.recall(number, asked[-1])
+            if number >= 2:
+                result = Result("finished", values=(number * 7 % 10 / 10,), steps_done=1)
+                whole.tell(number - 2, result)
+                again.tell(number - 2, result)
+        assert whole.ask(28) == again.ask(28)
 
 
 def sequential(strategy, asks):
@@ -198,3 +214,14 @@ def test_options_equal_for_python_keep_their_places():
     strategy = OptunaSampler(spec_of(space, seed=0))
     strategy.recall(0, Measure(space.point({"model.a": True})))
     assert strategy._running[0].params == {"model.a": 1}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "nsgaiii"])
+def test_where_nothing_is_allowed_yet_less_violation_is_better(sampler):
+    options = {} if sampler == "tpe" else {"population_size": 10}
+    strategy = OptunaSampler(spec_of(RANGES, seed=0), sampler=sampler, **options)
+    asked = []
+    for number in range(100):
+        asked.append(strategy.ask(number).architecture.values["train.x"])
+        strategy.tell(number, Result("rejected", metrics={"constraint/violation": 0.1 + asked[-1]}))
+    assert statistics.median(asked[50:]) < statistics.median(asked[:10]) / 2

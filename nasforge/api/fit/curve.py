@@ -5,7 +5,6 @@ They run in the time that the last trainings leave over, on the folds of the sea
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from nasforge.core.recipe import recipe_of, steps_of
+from nasforge.data.division import stratified
 from nasforge.data.split import Split
 from nasforge.evaluators.training import answers_of
 from nasforge.models.network import fresh
@@ -194,12 +194,8 @@ def _right(asked: Split, winner: Answered, places: np.ndarray) -> np.ndarray:
 
 def share_of(split: Split, share: float, seed: int) -> Split:
     """Return a stratified share of a split, at least one image a class; a smaller share is within a larger one."""
-    labels, rng = split.labels.numpy(), np.random.default_rng(seed)
-    kept = []
-    for number in np.unique(labels):
-        places = rng.permutation(np.flatnonzero(labels == number))
-        kept.append(places[: max(1, math.ceil(share * len(places)))])
-    return split.subset(torch.from_numpy(np.sort(np.concatenate(kept))))
+    rows = stratified(split.labels.numpy(), share, split.classes, np.random.default_rng(seed))
+    return split.subset(torch.from_numpy(np.sort(rows)))
 
 
 def _trained(work: Work, trial: Trial, fold: int, share: float, end: float) -> np.ndarray | None:

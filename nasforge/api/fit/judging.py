@@ -175,6 +175,8 @@ def is_constant(truth: np.ndarray, probabilities: np.ndarray) -> bool:
     """
     low = {name: ends[0] for name, ends in intervals(truth, probabilities).items()}
     counts = np.bincount(truth, minlength=probabilities.shape[1])
+    if (counts > 0).sum() < 2:
+        return False  # images of one class cannot tell
     constant = low["accuracy"] <= counts.max() / len(truth)
     return bool(constant and low["balanced_accuracy"] <= 1 / (counts > 0).sum())
 
@@ -182,17 +184,23 @@ def is_constant(truth: np.ndarray, probabilities: np.ndarray) -> bool:
 def temperature_of(truth: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the divisor of logits that makes probabilities as sure as they are right.
 
-    "On Calibration of Modern Neural Networks", Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2.
+    "On Calibration of Modern Neural Networks", Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2. Of N
+    images the target is 1 - 1 / (N + 2) for the truth, as in "Probabilistic Outputs for Support Vector Machines", Platt
+    1999: without a wrong answer among few, 1 would make all answers certain.
     """
     from scipy.optimize import minimize_scalar
 
     logits = np.log(np.maximum(probabilities.astype(float), 1e-6))
+    images, classes = logits.shape
+    doubt = 1 / (images + 2)
+    targets = np.full((images, classes), doubt / max(1, classes - 1))
+    targets[np.arange(images), truth] = 1 - doubt
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
         scaled = scaled - scaled.max(1, keepdims=True)
         normalised = scaled - np.log(np.exp(scaled).sum(1, keepdims=True))
-        return float(-normalised[np.arange(len(truth)), truth].mean())
+        return float(-(targets * normalised).sum(1).mean())
 
     return float(math.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))
 

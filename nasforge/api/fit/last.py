@@ -15,6 +15,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.recipe import recipe_of
 from nasforge.core.trial import Trial
 from nasforge.data import load_data
+from nasforge.exporters.network_folder import DESCRIPTION, description_of
 from nasforge.models.costs import costs_of
 from nasforge.models.network import build
 from nasforge.training.state import EPOCH_CHECKPOINT_S
@@ -47,7 +48,8 @@ def train_last(work: Work, state: State, row: Row, until: float, share: float) -
         problem = train_network(training, work.tick, EPOCH_CHECKPOINT_S)
     if not problem:
         folder = training.folder.relative_to(work.folder).as_posix()
-        length = {"epochs": training.epochs} | ({"images": count} if training.data.images else {})
+        length = {"epochs": _epochs_done(training.folder), "planned": training.epochs}
+        length |= {"images": count} if training.data.images else {}
         work.log.write("trained", row=row.name, folder=folder, network=training.name, **length)
     return training.folder, problem
 
@@ -58,13 +60,22 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
     point: Architecture = trial.architecture
     recipe = recipe_of(config.space, point, config.recipe)
     name = f"{point.arch_id}-{point.point_id[:6]}"
+
+    def folder_of(epochs: int | None, images: int | None = None) -> Path:
+        return work.folder / FINALISTS / (f"{name}-e{epochs}" + (f"-n{images}" if images else ""))
+
     entry = work.log.last("last_training", network=name, until=until)
     if entry is None:
-        per_image = _trained_seconds(trial) / work.folds / work.plan.epochs / len(work.splits[0][0])
-        length, latest = _length(work, per_image, allowed)
+        planned = work.folds * work.plan.epochs * len(work.splits[0][0])
+        length, latest = _length(work, _seconds_per_image(trial, planned), allowed)
         earlier = work.log.last("trained", network=name)
         if earlier is not None and _seen(work, earlier) >= _seen(work, length):
-            length = {key: earlier.get(key) for key in length}  # a longer one is there already
+            # a longer one is there already, in the folder of the epochs that were planned for it
+            length = {key: earlier.get(key) for key in length}
+            length["epochs"] = earlier.get("planned", earlier["epochs"])
+        else:
+            while _is_cut(folder_of(**length), int(length["epochs"] or 0)):
+                length["epochs"] = int(length["epochs"] or 0) + 1  # a training that ran out of time is not this one
         deadline = work.log.used + latest
         entry = work.log.write("last_training", network=name, until=until, deadline=deadline, **length)
     classes, channels = work.pool.classes, work.whole.shape[0]
@@ -77,7 +88,7 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
     data = replace(work.whole_config, images=images)
     return Retraining(
         name=name,
-        folder=work.folder / FINALISTS / (f"{name}-e{epochs}" + (f"-n{images}" if images else "")),
+        folder=folder_of(epochs, images),
         space=config.space,
         architecture=point,
         recipe=recipe,
@@ -90,11 +101,28 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
     )
 
 
-def _trained_seconds(trial: Trial) -> float:
-    """Return the seconds of a trial's epochs, without what the last training has not: loading and validation."""
+def _epochs_done(folder: Path) -> int:
+    """Return the epochs of a network's training, which are fewer than planned where it ran out of time."""
+    return int(description_of(folder).trained["epochs"])
+
+
+def _is_cut(folder: Path, planned: int) -> bool:
+    return (folder / DESCRIPTION).is_file() and _epochs_done(folder) < planned
+
+
+def _seconds_per_image(trial: Trial, planned: int) -> float:
+    """Return the seconds that a trial trained, without loading and validation, per image that it saw by then.
+
+    Args:
+        trial: a candidate; one that was late saw fewer images than planned.
+        planned: images of all its epochs and folds, for trials whose FLOPs were not counted.
+    """
     assert trial.result is not None  # noqa: S101
-    reported = trial.steps[-1].metrics if trial.steps else {}
-    return reported.get("time/train_s", 0.0) or trial.result.charged.worker_seconds
+    reported, charged = trial.steps[-1].metrics if trial.steps else {}, trial.result.charged
+    seconds = reported.get("time/train_s", 0.0) or charged.worker_seconds
+    work = reported.get("work/multiply_adds", 0.0) or charged.multiply_adds
+    flops = 3 * trial.costs.get("cost/flops", 0.0)  # forward and backward
+    return seconds / (work / flops if work and flops else planned)
 
 
 def _length(work: Work, per_image: float, allowed: float) -> tuple[dict[str, int | None], float]:

@@ -20,7 +20,7 @@ from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment.journal import SEARCH, has_begun, read_header
 from nasforge.experiment.state import State, load_state
 from nasforge.experiment.verdicts import nothing_is_admitted
-from nasforge.settings.experiment import ExperimentConfig, load_space, resolve
+from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, load_space, resolve
 from nasforge.training.artifacts import ANSWERS, file_of
 from nasforge.training.meter import trainings_end_by
 
@@ -57,7 +57,7 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
             },
             "strategy": {"name": "evolution", "population": 8},
             "evaluator": {"name": name, **options},
-            "pruner": {"name": "asha", "at": at},
+            "pruner": {"name": "asha", "at": at} if epochs > 1 or not single else NO_PRUNER,
             "runner": "local",
             "objectives": [objective],
             "constraints": list(work.request.constraints),

@@ -317,7 +317,7 @@ class Work:
         """The setting of the first candidates where the search decides it; None: one rule is for all candidates."""
         if not self.log.last("decision", name="class_weights") and has_begun(self.folder / SEARCH):
             return None  # the search began with an older version
-        if self.imbalance <= IMBALANCED:
+        if self.imbalance <= IMBALANCED and "class_weights" not in (self.request.plan or {}):
             return None
         value = "balanced" if self.balanced else "none"
         why = f"the largest class has {self.imbalance:.1f} times the images of the smallest"

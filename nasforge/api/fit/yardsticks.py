@@ -25,6 +25,7 @@ from nasforge.api.fit import judging
 from nasforge.api.fit.log import metric_name
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import yardsticks_of
+from nasforge.data.division import at_most
 from nasforge.data.npz import write_npz
 from nasforge.data.split import Split
 from nasforge.views.rounding import fixed
@@ -139,10 +140,10 @@ def answer(make: Make, train: tuple[np.ndarray, np.ndarray], asked: np.ndarray, 
 
 
 def _few(train: Split, seed: int) -> Split:
-    """Return a sample of the images, as many as a baseline learns from."""
+    """Return a sample of the images, as many as a baseline learns from, the same share of every class."""
     if len(train) <= _MOST:
         return train
-    return train.subset(torch.from_numpy(np.random.default_rng(seed).choice(len(train), _MOST, replace=False)))
+    return train.subset(torch.from_numpy(at_most(train.labels.numpy(), _MOST, seed)))
 
 
 def _fit(model: object, x: np.ndarray, y: np.ndarray) -> None:

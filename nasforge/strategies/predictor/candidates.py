@@ -92,7 +92,9 @@ class Pool:
         for _ in range(_CROSSED if best else 0):
             a, b = rng.choice(best), rng.choice(best)
             points.append(
-                mutated(self._space, a, rng, changes=2) if a is b else self._space.decide(crossover(a, b, rng))
+                mutated(self._space, a, rng, changes=2)
+                if a.point_id == b.point_id
+                else self._space.decide(crossover(a, b, rng))
             )
         return self._encoded(points)
 

@@ -134,3 +134,32 @@ def test_a_thousand_classes_need_no_matrix_of_all_pairs():
     intervals, figures = judging.intervals(truth, answered), judging.figures(truth, answered)
     for name in METRICS:
         assert intervals[name][0] < figures[name] < intervals[name][1] < intervals[name][0] + 0.1
+
+
+def test_without_a_wrong_answer_among_few_the_answers_are_not_made_certain():
+    """A network that is right on all 30 validation images, and wrong on some others."""
+    seen = np.repeat([0, 1, 2], 10)
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.55, 0.99, 30)
+    answered = np.full((30, 3), ((1 - sure) / 2)[:, None])
+    answered[np.arange(30), seen] = sure
+    temperature = judging.temperature_of(seen, answered)
+    assert 0.2 < temperature < 1
+    assert judging.calibrated(np.array([[0.6, 0.2, 0.2]]), temperature).max() < 0.995
+    many = judging.temperature_of(np.tile(seen, 50), np.tile(answered, (50, 1)))
+    assert many < temperature, "the more images, the surer"
+
+
+def test_images_of_one_class_do_not_say_that_nothing_was_learnt():
+    truth = np.zeros(40, int)
+    assert not is_constant(truth, answers(truth, np.ones(40, bool)))
+
+
+def test_a_doubtful_label_is_as_likely_as_images_of_the_other_class_usually_are():
+    """Class 0 is always sure, class 1 seldom: .7 for another label is much for class 1, little for class 0."""
+    truth = np.repeat([0, 1], [50, 50])
+    sure = np.where(truth == 0, 0.95, 0.6)
+    probabilities = np.stack([np.where(truth == 0, sure, 1 - sure), np.where(truth == 0, 1 - sure, sure)], 1)
+    probabilities[0] = (0.3, 0.7)
+    probabilities[99] = (0.7, 0.3)
+    assert [(row, likely) for row, likely, _ in judging.doubtful(truth, [probabilities])] == [(0, 1)]

@@ -129,3 +129,16 @@ def test_a_search_that_an_older_version_began_keeps_its_rule(work_on):
     (work.folder / SEARCH / JOURNAL).write_text('{"event": "header"}\n')
     config = config_of(work, epochs=1, folds=1)
     assert CLASS_WEIGHTS not in config.space.domains and config.recipe["class_weights"] == "balanced"
+
+
+def test_trainings_of_one_epoch_are_not_pruned(work_on):
+    work, _ = work_on((80, 70))
+    config = config_of(work, epochs=1, folds=1)
+    assert config.pruner.name == "none" and [rung.epochs for rung in config.ladder] == [1]
+    assert config_of(work, epochs=2, folds=1).pruner.options["at"] == [1]
+
+
+def test_a_plan_decides_class_weights_of_classes_of_similar_size_too(work_on):
+    work, messages = work_on((80, 70), plan={"class_weights": "balanced"})
+    assert config_of(work, epochs=1, folds=1).space.domains[CLASS_WEIGHTS].values == ("none", "balanced")
+    assert sum(line.startswith("class weights: balanced") for line in messages) == 1

@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -110,3 +111,13 @@ def test_the_svm_answers_as_scikit_learn_s(monkeypatch):
     ours = yardsticks.SVM(0).fit(x, data.train.labels.numpy())
     assert np.array_equal(ours.predict(asked), plain.predict(asked))
     assert np.array_equal(ours.classes_, plain.classes_)
+
+
+def test_a_rare_class_is_in_the_sample_that_baselines_learn_from(monkeypatch):
+    monkeypatch.setattr(yardsticks, "_MOST", 12)
+    data = load_data(DATA)
+    rare = torch.cat([torch.nonzero(data.train.labels == 0)[:150, 0], torch.nonzero(data.train.labels == 1)[:1, 0]])
+    train = data.train.subset(rare.sort().values)
+    for seed in range(5):
+        answered = yardsticks.OnTest(train, seed).answers("SVM", data.validation)
+        assert answered.shape == (len(data.validation), 10)

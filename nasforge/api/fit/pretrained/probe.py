@@ -24,6 +24,7 @@ from nasforge.api.fit.pretrained.weights import as_safetensors, backbone_point, 
 from nasforge.core.goals import Constraint
 from nasforge.data import ImageData, Split
 from nasforge.data.augment import normalise
+from nasforge.data.division import at_most
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network
 from nasforge.models.costs import costs_of, latency_ms
@@ -290,9 +291,8 @@ def features(network: nn.Module, split: Split, device: torch.device) -> np.ndarr
 
 def learn(x: np.ndarray, y: np.ndarray, classes: int, penalty: float, *, balanced: bool, seed: int) -> Head:
     """Return the logistic regression of features `x` and classes `y`, as a classifier of the features themselves."""
-    if len(x) > _MOST:
-        chosen = np.random.default_rng(seed).choice(len(x), _MOST, replace=False)
-        x, y = x[chosen], y[chosen]
+    chosen = at_most(y, _MOST, seed)
+    x, y = x[chosen], y[chosen]
     scaler = StandardScaler().fit(x)
     weight, bias = np.zeros((classes, x.shape[1])), np.full(classes, _UNKNOWN)
     if len(np.unique(y)) == 1:
@@ -314,9 +314,8 @@ def _regression(penalty: float, *, balanced: bool) -> Any:
 
 def best_penalty(x: np.ndarray, y: np.ndarray, *, balanced: bool, seed: int) -> float:
     """Return the penalty of `_PENALTIES` with the lowest log loss over three folds of these images."""
-    if len(x) > _MOST:
-        chosen = np.random.default_rng(seed).choice(len(x), _MOST, replace=False)
-        x, y = x[chosen], y[chosen]
+    chosen = at_most(y, _MOST, seed)
+    x, y = x[chosen], y[chosen]
     smallest = np.bincount(y)[np.unique(y)].min()
     if smallest < 3 or len(np.unique(y)) < 2:
         return _PENALTIES[1]
