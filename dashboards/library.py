@@ -347,6 +347,8 @@ class Library:
             return row
         except NasforgeError as error:
             return Row(entry, entry.kind, "broken", problem=str(error))
+        except Exception as error:  # damaged files may hold anything, and the other rows must stay
+            return Row(entry, entry.kind, "broken", problem=f"It cannot be read ({type(error).__name__}: {error}).")
 
     def _campaign(self, entry: Entry, seconds: float) -> Row:
         rows = self.rows(searches_of(entry), seconds)

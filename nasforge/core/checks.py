@@ -104,7 +104,7 @@ def event(content: Event) -> Event:
             _one_of(content.cause, ENDS, "cause")
             return content
         case TestOpened():
-            return TestOpened(text(content.finalist, "finalist"), numbers(content.metrics, "metrics"))
+            return TestOpened(_folder_name(content.finalist, "finalist"), numbers(content.metrics, "metrics"))
     checked["number"] = whole(content.number, "number")
     return _with(content, checked)
 
@@ -443,6 +443,13 @@ def _artifact(content: Any, what: str) -> Artifact:
     text(content.sha256, f"{what}.sha256")
     whole(content.size, f"{what}.size")
     return content
+
+
+def _folder_name(content: Any, what: str) -> str:
+    name = text(content, what)
+    if not name.isprintable() or name in ("", ".", "..") or "/" in name:
+        raise EventError(f"{what} must be the printable name of a folder, got {shown(name)}", kind="invalid", key=what)
+    return name
 
 
 def _architecture(content: Any, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from nasforge.core.errors import ConfigError
@@ -22,6 +23,26 @@ def whole_path(path: str | Path) -> Path:
         raise ConfigError(
             f"'{path}': no such user has a home folder; write the path in full, or ./ before it", kind="missing"
         ) from None
+
+
+def inside(folder: Path, name: str | Path) -> Path | None:
+    """Return the path of a name below a folder, links followed; None where it is outside or no file can have the name.
+
+    Args:
+        folder: which neither `..` nor a link may leave.
+        name: relative to the folder, or an absolute path; there need not be such a file.
+    """
+    try:
+        path = (folder / name).resolve()
+        return path if path.is_relative_to(folder.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # a link to itself; a NUL, or a letter that no file name has
+        return None
+
+
+def file_inside(folder: Path, name: str | Path) -> Path | None:
+    """Return the path of a file below a folder as `inside` does; None where there is no such file."""
+    path = inside(folder, name)
+    return path if path is not None and os.path.isfile(path) else None  # noqa: PTH113  (a Path raises at a long name)
 
 
 def like_path(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import DataError
+from nasforge.core.paths import inside
 from nasforge.core.space import SearchSpace
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "rejected"]
@@ -78,10 +79,10 @@ class Artifact:
         Raises:
             DataError: a symbolic link on the way leads out of the folder.
         """
-        file = (folder / self.path).resolve()
-        if not file.is_relative_to(folder.resolve()):
+        file = inside(folder, self.path)
+        if file is None:
             raise DataError(
-                f"artifact {self.path} lies outside the experiment's folder {folder}: a link leads to {file}. "
+                f"artifact {self.path} lies outside the experiment's folder {folder}: a link leads out of it. "
                 "Replace the link by the files themselves",
                 kind="untrusted",
             )

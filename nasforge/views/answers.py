@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nasforge.core.errors import DataError
+from nasforge.core.paths import file_inside
 from nasforge.data.image_file import SUFFIXES, thumbnail
 from nasforge.experiment.state import State
 from nasforge.views.results import description_of, finalist_in_best
@@ -119,10 +121,11 @@ def read_answers(path: Path | None, root: Path) -> StoredAnswers | None:
         path: the file.
         root: folder of the fit or experiment, which the file must not leave by a link.
     """
-    if path is None or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+    file = None if path is None else file_inside(root, path.absolute())
+    if file is None:
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(file, allow_pickle=False) as stored:
             truth = np.asarray(stored["truth"]).astype(int)
             if "probabilities" in stored:
                 probabilities = np.asarray(stored["probabilities"], dtype=np.float64)
@@ -210,13 +213,13 @@ def _names(names: Sequence[str], classes: int) -> Sequence[str]:
 
 def _picture(folder: Path, name: str) -> str:
     """Return a small picture as a `data:` address; empty where the folder has no such image."""
+    path = file_inside(folder, name)
+    if path is None or path.suffix.lower() not in SUFFIXES:
+        return ""
+    stream = io.BytesIO()
     try:
-        path = (folder / name).resolve()
-        if path.suffix.lower() not in SUFFIXES or not path.is_file() or not path.is_relative_to(folder.resolve()):
-            return ""
-        stream = io.BytesIO()
         thumbnail(path, _EDGE).save(stream, "JPEG", quality=80)
-    except (DataError, OSError, ValueError):  # damaged since, or no name of a file: the page needs no picture
+    except (DataError, OSError, ValueError):  # damaged since: the page needs no picture
         return ""
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
@@ -225,4 +228,4 @@ def images_folder(state: State) -> Path | None:
     """Return the folder that a search has its images from; None where they come from no folder."""
     data = state.header.config.get("data") or {}
     path = Path(str(data.get("source", "")))
-    return path if path.is_absolute() and path.is_dir() else None
+    return path if path.is_absolute() and os.path.isdir(path) else None  # noqa: PTH112  (a Path raises at a long name)

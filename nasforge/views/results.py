@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
+from nasforge.core.paths import inside
 from nasforge.core.trial import Measure, Trial
 from nasforge.core.trust import view
 from nasforge.experiment.state import State
@@ -158,8 +159,8 @@ def description_of(finalists: Path, name: str) -> Mapping[str, Any]:
         finalists: folder of the retrained networks, which a link in it must not leave.
         name: of the network.
     """
-    path = finalists / name / "network.json"
-    if Path(name).name != name or not path.resolve().is_relative_to(finalists.resolve()):
+    path = inside(finalists, Path(name, "network.json"))
+    if Path(name).name != name or path is None:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -176,7 +177,12 @@ def _is_object(content: Mapping[str, Any], key: str) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a damaged file: a whole number of hundreds of digits
+        return None
 
 
 def measure_of(key: str) -> str:

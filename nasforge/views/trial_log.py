@@ -22,6 +22,7 @@ from nasforge.core.events import (
     Started,
     Told,
 )
+from nasforge.core.paths import file_inside
 from nasforge.core.trial import Score, TrainShared
 from nasforge.experiment.journal import JOURNAL, parse, search_name
 from nasforge.experiment.state import State
@@ -103,8 +104,8 @@ def tracebacks(folder: Path, number: int) -> list[tuple[int, str]]:
     kept = []
     for path in (folder / "artifacts" / str(number)).glob(f"attempt-*/{TRACEBACK}"):
         attempt = path.parent.name.removeprefix("attempt-")
-        if attempt.isdecimal() and path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-            text = path.read_text(encoding="utf-8", errors="replace")
+        if attempt.isdecimal() and (file := file_inside(folder, path.relative_to(folder))) is not None:
+            text = file.read_text(encoding="utf-8", errors="replace")
             kept.append((int(attempt), text[-_LONGEST:]))
     return sorted(kept)
 

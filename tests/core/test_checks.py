@@ -22,6 +22,7 @@ from nasforge.core.events import (
     Header,
     Reported,
     Started,
+    TestOpened,
     event_from_json,
     event_to_json,
 )
@@ -263,8 +264,9 @@ def test_forecasts_and_policies_become_plain_numbers() -> None:
         Extended({"trials": -3}),
         Extended({"lunches": 3}),
         Ended("boredom"),
+        *(TestOpened(name, {}) for name in ("", "..", "a/b", "a\0b", "a\nb", "\ud800")),
     ],
-    ids=str,
+    ids=ascii,
 )
 def test_events_that_cannot_be(event: Any) -> None:
     with pytest.raises(EventError):

@@ -3,7 +3,7 @@
 from expecting import raises
 
 from nasforge.core.errors import ConfigError
-from nasforge.core.paths import like_path, whole_path
+from nasforge.core.paths import file_inside, inside, like_path, whole_path
 
 
 def test_a_path_with_a_mistake_is_answered_with_a_name_next_to_it(tmp_path, monkeypatch):
@@ -26,3 +26,17 @@ def test_where_nothing_looks_alike_nothing_is_said(tmp_path):
 def test_a_path_that_no_file_can_have_is_refused():
     with raises(ConfigError, "invalid", None, "NUL", r"'a\x00b'"):
         whole_path("a\0b")
+
+
+def test_only_what_lies_below_a_folder_is_inside(tmp_path):
+    folder, file = tmp_path / "runs", tmp_path / "runs" / "a" / "b.txt"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    (tmp_path / "secret").touch()
+    (folder / "out").symlink_to(tmp_path / "secret")
+    (folder / "loop").symlink_to(folder / "loop")
+    assert inside(folder, "a/b.txt") == inside(folder, file) == file_inside(folder, "a/b.txt") == file
+    assert inside(folder, "a/none") == file.with_name("none") and file_inside(folder, "a/none") is None
+    for name in ("../secret", "out", "loop", "a\0b", "\ud800", tmp_path / "secret"):
+        assert inside(folder, name) is None and file_inside(folder, name) is None
+    assert file_inside(folder, "x" * 5000) is file_inside(folder, "a") is None

@@ -31,7 +31,7 @@ import nasforge
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import TestOpened, Told
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.dashboards import launch
+from nasforge.dashboards import launch, library
 from nasforge.dashboards.app import create_app
 from nasforge.experiment.journal import JOURNAL
 from nasforge.views import texts
@@ -549,6 +549,37 @@ def test_a_broken_journal_is_said(made: Path) -> None:
     assert "this line is corrupt" in page(client(made.parent), "/made/search")
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "..", "x" * 5000])
+def test_a_damaged_search_is_one_row_and_the_others_stay(made: Path, name: str) -> None:
+    folder = write(made.parent / "damaged", [header("damaged"), *trial(0)])
+    opened = {"event": "test_opened", "finalist": name, "metrics": {"test/accuracy": 0.5}, "at": 1.0}
+    with (folder / JOURNAL).open("a") as journal:
+        journal.write(json.dumps(opened) + "\n")
+    browser = client(made.parent)
+    text = page(browser, "/")
+    assert 'href="/made"' in text and 'href="/damaged"' in text and "0.8700" in text
+    for address in ("/damaged", "/damaged/search"):
+        assert ("this line is corrupt" in page(browser, address)) == (len(name) < 5000)
+
+
+def test_an_error_of_a_row_is_shown_in_the_row(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(view: library.View) -> dict[str, Any]:
+        raise TypeError("a strange file")
+
+    monkeypatch.setattr(library, "facts_of", damaged)
+    assert "a strange file" in page(client(made.parent), "/")
+
+
+def test_a_description_with_a_number_of_hundreds_of_digits(made: Path) -> None:
+    name = "x-for-y"
+    write(made, [TestOpened(name, {"test/accuracy": 0.5})])
+    (made / "finalists" / name).mkdir(parents=True)
+    (made / "finalists" / name / "network.json").write_text(json.dumps({"metrics": {"cost/params": 10**400}}))
+    browser = client(made.parent)
+    for address in ("/", "/made", "/made/search"):
+        page(browser, address)
+
+
 def test_other_names_of_the_host_and_unknown_addresses_are_refused(made: Path) -> None:
     assert TestClient(create_app(made.parent), base_url="http://evil.example").get("/").status_code == 421
     for address in ("/none", "/made/nothing", "/static/../app.py", "/%2e%2e/search"):
@@ -677,3 +708,29 @@ def test_the_result_shows_the_stored_explanations_and_serves_nothing_else(made: 
     assert browser.get("/made/explained/photo-1/input.png").headers["content-type"] == "image/png"
     for path in ("photo-1/explanation.json", "secret.png", "photo-1/heat.png", "photo-1/../secret.png"):
         assert browser.get(f"/made/explained/{path}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stages": 5},
+        {"probability": "x"},
+        {"probability": 10**400},
+        {"probability": float("nan")},
+        {"image": 5},
+        {"truth": {}},
+        *({"input": name, "heat": name} for name in ("a\0.png", "x" * 5000 + ".png", "\ud800.png", "../../../a.png")),
+        {"stages": [{"channels": 8, "height": 4, "width": 4, "picture": "a\0.png"}, {"channels": 5}]},
+    ],
+    ids=lambda change: ascii(change)[:40],
+)
+def test_a_damaged_explanation_does_not_take_the_page_away(made: Path, change: dict[str, Any]) -> None:
+    folder = made / "explained" / "photo-1"
+    folder.mkdir(parents=True)
+    content = {"image": "cat.jpg", "answer": "cat", "probability": 0.9, "explained": "cat", "input": "a.png"}
+    content |= {"heat": "b.png", "stages": [], **change}
+    (folder / "explanation.json").write_text(json.dumps(content))
+    browser = client(made.parent)
+    whole = "input" in change or isinstance(change.get("stages"), list)
+    assert ("cat.jpg: cat" in page(browser, "/made")) == whole
+    assert browser.get("/made/explained/photo-1/a.png").status_code == 404
