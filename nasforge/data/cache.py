@@ -23,9 +23,11 @@ from nasforge.core.errors import DataError
 from nasforge.core.events import DECODING
 from nasforge.data.decoded import Decoded, Source
 from nasforge.data.input_rule import InputRule
+from nasforge.experiment.journal import sync_folder
 
 FORMAT = (DECODING, 1)
 """Entries of another version of the decoding, or of the entry's own files, are not used."""
+_DAMAGED = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def cache_folder() -> Path:
@@ -62,8 +64,20 @@ def decoded(source: Source) -> tuple[Decoded, str]:
     place = cache_folder() / "data" / digest([FORMAT, source.key])
     try:
         with _locked(place.with_suffix(".lock")):
-            if not (place / "about.json").exists():
-                _decode(source, place)
+            try:
+                return _read(place)
+            except _DAMAGED:  # or not decoded yet
+                _remove(place)
+            _decode(source, place)
+            try:
+                return _read(place)
+            except _DAMAGED as error:
+                raise DataError(
+                    f"the data cache {place} is damaged again as soon as it is written ({type(error).__name__}: "
+                    f"{error}); set NASFORGE_CACHE to a folder on another disk",
+                    kind="failed",
+                    key="NASFORGE_CACHE",
+                ) from error
     except OSError as error:
         raise DataError(
             f"the data cache {place.parent} cannot be used ({error}); "
@@ -71,7 +85,11 @@ def decoded(source: Source) -> tuple[Decoded, str]:
             kind="failed",
             key="NASFORGE_CACHE",
         ) from error
-    about = json.loads((place / "about.json").read_text())
+
+
+def _read(place: Path) -> tuple[Decoded, str]:
+    """Return the content of an entry of the cache; a damaged one raises an error of `_DAMAGED`."""
+    about = json.loads((place / "about.json").read_text(encoding="utf-8"))
     kept = Decoded(
         images=np.load(place / "images.npy", mmap_mode="r"),
         labels=np.load(place / "labels.npy"),
@@ -81,7 +99,17 @@ def decoded(source: Source) -> tuple[Decoded, str]:
         groups=np.load(place / "groups.npy") if about["grouped"] else None,
         input=InputRule.from_json(about["input"]) if about["input"] else None,
     )
-    return kept, about["content_hash"]
+    if len(kept.images) != len(kept.labels):
+        raise ValueError(f"{len(kept.images)} images and {len(kept.labels)} labels")
+    return kept, str(about["content_hash"])
+
+
+def _remove(place: Path) -> None:
+    """Remove an entry of the cache; a process that has its images mapped keeps them."""
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _decode(source: Source, place: Path) -> None:
@@ -111,7 +139,10 @@ def _decode(source: Source, place: Path) -> None:
             "content_hash": fresh.content_hash(),
         }
         (temporary / "about.json").write_text(json.dumps(about))
+        for file in temporary.iterdir():
+            sync_folder(file)
         temporary.rename(place)
+        sync_folder(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

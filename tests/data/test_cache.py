@@ -60,6 +60,28 @@ def test_an_interrupted_or_failed_decoding_leaves_nothing_that_is_used(tmp_path,
     assert not stale.exists()
 
 
+@pytest.mark.parametrize("name", ["about.json", "images.npy", "labels.npy"])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", -20], ids=str)
+def test_a_damaged_entry_is_decoded_once_more(tmp_path, empty_cache, name, content):
+    log = tmp_path / "log"
+    decode(log)
+    file = empty_cache / "data" / cache.digest([cache.FORMAT, "k"]) / name
+    file.chmod(0o644)
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:content] if isinstance(content, int) else content)
+    for _ in range(2):
+        decode(log)
+        assert log.read_text() == "decoded\n" * 2
+
+
+def test_an_entry_that_is_damaged_at_once_is_one_error(tmp_path, empty_cache, monkeypatch):
+    monkeypatch.setattr(np, "save", lambda file, array: file.write_bytes(b"rubbish"))
+    with raises(DataError, "failed", "NASFORGE_CACHE", "damaged"):
+        cache.decoded(source(tmp_path / "log"))
+
+
 def test_another_key_is_another_entry(tmp_path):
     log = tmp_path / "log"
     for key in ("a", "b", "a"):
