@@ -257,6 +257,18 @@ def number(value: Any, what: str) -> float:
     raise EventError(f"{what} must be a number, got {shown(value)}", kind="type", key=what)
 
 
+def finite(value: Any, what: str) -> float:
+    """Check a number that is neither NaN nor infinite.
+
+    Raises:
+        EventError: it is.
+    """
+    plain = number(value, what)
+    if not math.isfinite(plain):
+        raise EventError(f"{what} must be a finite number, got {shown(plain)}", kind="range", key=what)
+    return plain
+
+
 def whole(value: Any, what: str, least: int = 0) -> int:
     """Check a whole number.
 
@@ -491,10 +503,7 @@ def _forecast(content: Any) -> Forecast | None:
             kind="type",
             key="origin.forecast",
         )
-    mean = number(content.mean, "origin.forecast.mean")
-    if not math.isfinite(mean):
-        key = "origin.forecast.mean"
-        raise EventError(f"{key} must be a finite number, got {shown(mean)}", kind="range", key=key)
+    mean = finite(content.mean, "origin.forecast.mean")
     deviation = _amount(content.deviation, "origin.forecast.deviation")
     return _with(content, {"mean": mean, "deviation": deviation, "weights": _weights(content.weights)})
 

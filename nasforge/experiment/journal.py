@@ -197,8 +197,8 @@ def parse(path: Path, number: int, line: bytes) -> Line:
             _check_schema(path, content)
         at = content.pop("at", None)
         event = checks.event(event_from_json(content))
-        if at is not None and type(at) is not float:
-            at = checks.number(at, "at")
+        if at is not None:
+            at = checks.finite(at, "at")
     except (JournalError, MemoryError):
         raise
     except Exception as error:  # a damaged file may hold anything

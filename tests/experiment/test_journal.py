@@ -57,7 +57,11 @@ def test_torn_last_line_is_dropped_and_continued(tmp_path: Path, cut: int) -> No
 
 
 @pytest.mark.parametrize(
-    "broken", [b"not json", b'{"event":"started"}', b'{"event":"nonsense","number":1}', b"[1]", b""]
+    "broken",
+    [
+        *(b"not json", b'{"event":"started"}', b'{"event":"nonsense","number":1}', b"[1]", b""),
+        *(b'{"event":"started","number":0,"attempt":1,"at":{"$float":"%s"}}' % at for at in (b"nan", b"inf", b"-inf")),
+    ],
 )
 def test_corrupt_middle_is_refused_with_its_line(tmp_path: Path, broken: bytes) -> None:
     written(tmp_path)
