@@ -175,7 +175,7 @@ class Server:
         end = time.monotonic() + 120
         while True:  # a file of the style touches no journal
             try:
-                self.get("/static/page.css")
+                self.get("/-/static/page.css")
                 return
             except OSError:
                 if time.monotonic() > end or self._process.poll() is not None:

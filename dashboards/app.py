@@ -93,7 +93,7 @@ def create_app(
         message = str(error).removesuffix(".") + "."
         return site.page("error.html", 200, title=entry.name if entry else "Error", entry=entry, message=message)
 
-    @app.get("/static/{file}")
+    @app.get("/-/static/{file}")
     def static(file: str) -> Response:
         if file == pages.plug_ins.PLOTLY:
             return Response(pages.plug_ins.plotly_script(), media_type="text/javascript")
@@ -107,7 +107,7 @@ def create_app(
     def icon() -> Response:
         return Response(status_code=204)
 
-    @app.get("/events")
+    @app.get("/-/events")
     def news(request: Request, of: str = "") -> StreamingResponse:
         entry = entry_of(runs_dir, of) if of else None
         return StreamingResponse(_news(site, entry, request, stopping), media_type="text/event-stream")

@@ -77,6 +77,15 @@ class Row:
     problem: str = ""
 
 
+def has_address(name: str) -> bool:
+    """Return whether an address can hold a name: that of a file which is no UTF-8 comes back as another one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def entry_of(runs_dir: Path, name: str) -> Entry | None:
     """Return the entry of a name; None where the runs folder has none of it."""
     try:
@@ -86,6 +95,8 @@ def entry_of(runs_dir: Path, name: str) -> Entry | None:
 
 
 def _entry_of(runs_dir: Path, name: str) -> Entry | None:
+    if not has_address(name):
+        return None
     campaign, _, search = name.partition(IN_CAMPAIGN)
     for part in (name, campaign, search):
         if part in (".", "..") or "/" in part or "\\" in part or "\0" in part:
@@ -117,6 +128,7 @@ def searches_of(entry: Entry) -> list[Entry]:
     return [
         Entry(f"{entry.name}{IN_CAMPAIGN}{folder.name}", "search", folder, folder)
         for folder in experiments_in(entry.folder)
+        if has_address(folder.name)
     ]
 
 

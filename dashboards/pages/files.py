@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasforge.core.paths import file_inside
-from nasforge.dashboards.library import Entry
+from nasforge.dashboards.library import Entry, has_address
 from nasforge.views.explained import FOLDER, stored
 
 MOST_EXPLAINED = 24
@@ -39,7 +39,9 @@ def files_of(entry: Entry) -> list[Offered]:
     for pattern in patterns:
         for path in sorted(entry.folder.glob(pattern)):
             relative = path.relative_to(entry.folder)
-            if path.name != "checkpoint.pt" and (file := file_inside(entry.folder, relative)) is not None:
+            if path.name == "checkpoint.pt" or not has_address(str(relative)):
+                continue
+            if (file := file_inside(entry.folder, relative)) is not None:
                 offered.append(Offered(relative.as_posix(), file.stat().st_size))
     return offered[:400]
 
@@ -54,6 +56,10 @@ def explanations(entry: Entry) -> list[Mapping[str, Any]]:
             for stage in content["stages"]
         ]
         paths = [(title, f"{content['folder']}/{file}") for title, file in pictures if file.endswith(".png")]
-        there = [(title, path) for title, path in paths if file_inside(entry.folder / FOLDER, path) is not None]
+        there = [
+            (title, path)
+            for title, path in paths
+            if has_address(path) and file_inside(entry.folder / FOLDER, path) is not None
+        ]
         shown.append({**content, "pictures": there})
     return shown

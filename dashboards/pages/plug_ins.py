@@ -28,7 +28,7 @@ def plotly_page(view: View, name: str) -> str:
     """Return a page with a registered figure; one that breaks shows its error."""
     try:
         figure = registry.get("figure", name)(view.state)
-        return str(figure.to_html(include_plotlyjs=f"/static/{PLOTLY}", config={"displaylogo": False}))
+        return str(figure.to_html(include_plotlyjs=f"/-/static/{PLOTLY}", config={"displaylogo": False}))
     except Exception as error:  # whatever a plug-in raises
         problem = escape(f"The figure {name} cannot be drawn: {type(error).__name__}: {error}")
         return f"<!doctype html><p>{problem}</p>"

@@ -57,7 +57,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) late
 load(document);
 const live = document.body.dataset.live;
 if (live) {
-  const news = new EventSource("/events" + (live === "/" ? "" : "?of=" + encodeURIComponent(live)));
+  const news = new EventSource("/-/events" + (live === "/" ? "" : "?of=" + encodeURIComponent(live)));
   news.addEventListener("change", () => later());
   addEventListener("pagehide", () => news.close());
 }

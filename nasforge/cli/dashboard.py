@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -43,5 +44,5 @@ def dashboard(
             f"{folder}: no experiment '{name}' here. Give the name of a folder, or leave it out", kind="unknown"
         )
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{port}/{quote(name or '')}"
+    address = f"http://{shown}:{port}/{quote(os.fsencode(name or ''))}"
     return Outcome(code=launch(folder, port, host, lambda: line(f"The dashboard is at {address}; Ctrl-C ends it.")))

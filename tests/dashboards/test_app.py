@@ -250,10 +250,10 @@ def test_a_figure_of_a_plug_in_is_linked_drawn_and_may_break(made: Path, monkeyp
     browser = client(made.parent)
     assert 'href="/made/figures/mine"' in page(browser, "/made/search")
     answer = browser.get("/made/figures/mine")
-    assert "diverged" in answer.text and "/static/plotly.min.js" in answer.text
+    assert "diverged" in answer.text and "/-/static/plotly.min.js" in answer.text
     assert answer.headers["content-security-policy"].startswith("sandbox")
     assert "cannot be drawn" in page(browser, "/made/figures/broken")
-    assert "lotly" in page(browser, "/static/plotly.min.js") and browser.get("/made/figures/none").status_code == 404
+    assert "lotly" in page(browser, "/-/static/plotly.min.js") and browser.get("/made/figures/none").status_code == 404
 
 
 def test_trials_are_filtered_sorted_and_exported(made: Path) -> None:
@@ -562,6 +562,28 @@ def test_a_damaged_search_is_one_row_and_the_others_stay(made: Path, name: str) 
         assert ("this line is corrupt" in page(browser, address)) == (len(name) < 5000)
 
 
+def test_names_that_no_address_can_hold_are_left_out(made: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write(made.parent / name, [header("cafe"), *trial(0)])
+    for search in (name, "random-s0"):
+        write(made.parent / "camp" / search, [header("random-s0"), *trial(0)])
+    (made / "exported").mkdir()
+    (made / "exported" / f"{name}.onnx").touch()
+    browser = client(made.parent)
+    text = page(browser, "/")
+    assert 'href="/made"' in text and "caf" not in text
+    assert "/camp:random-s0" in page(browser, "/camp") and "caf" not in page(browser, "/camp")
+    assert "caf" not in page(browser, "/made")
+
+
+@pytest.mark.parametrize("name", ["events", "static", "compare"])
+def test_a_search_may_have_any_name(made: Path, name: str) -> None:
+    write(made.parent / name, [header(name), *trial(0)])
+    browser = client(made.parent)
+    for address in (f"/{name}", f"/{name}/search", f"/{name}/trials"):
+        assert f"<title>{name}" in page(browser, address)
+
+
 def test_an_error_of_a_row_is_shown_in_the_row(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(view: library.View) -> dict[str, Any]:
         raise TypeError("a strange file")
@@ -582,7 +604,7 @@ def test_a_description_with_a_number_of_hundreds_of_digits(made: Path) -> None:
 
 def test_other_names_of_the_host_and_unknown_addresses_are_refused(made: Path) -> None:
     assert TestClient(create_app(made.parent), base_url="http://evil.example").get("/").status_code == 421
-    for address in ("/none", "/made/nothing", "/static/../app.py", "/%2e%2e/search"):
+    for address in ("/none", "/made/nothing", "/-/static/../app.py", "/%2e%2e/search"):
         assert client(made.parent).get(address).status_code == 404
 
 
@@ -618,7 +640,7 @@ def _served(runs_dir: Path) -> tuple[subprocess.Popen[bytes], str]:
 def test_the_server_ends_while_a_page_listens_for_news(made: Path, ended_by: signal.Signals) -> None:
     server, address = _served(made.parent)
     try:
-        with urllib.request.urlopen(f"{address}/events?of=made") as news:
+        with urllib.request.urlopen(f"{address}/-/events?of=made") as news:
             assert [news.readline() for _ in range(3)] == [b": here\n", b"\n", b"event: change\n"]
             server.send_signal(ended_by)
             assert server.wait(120) == 0
