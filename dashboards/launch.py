@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -76,14 +78,23 @@ def _serve(runs_dir: Path, host: str, listening: socket.socket) -> None:
             self.should_exit = True
 
     server: Server
-    hosts = () if host in ("0.0.0.0", "::", "") else tuple({"127.0.0.1", "localhost", "::1", host})  # noqa: S104
-    app = create_app(runs_dir, hosts=hosts, stopping=lambda: server.should_exit)
+    app = create_app(runs_dir, hosts=_names_of(host, listening), stopping=lambda: server.should_exit)
     settings = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_END_S)
     server = Server(settings)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, server.handle_exit)  # uvicorn sets those of SIGTERM and Ctrl-C
     # a page that is cut off by the end of the server is no error
     logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
     server.run(sockets=[listening])
     _stop_drawing()
+
+
+def _names_of(host: str, listening: socket.socket) -> tuple[str, ...]:
+    """Return the names by which a browser may call the server, as `create_app` takes them."""
+    address = str(listening.getsockname()[0]).partition("%")[0]  # without the interface of a link-local one
+    if ipaddress.ip_address(address).is_unspecified:
+        return ()
+    return tuple({"127.0.0.1", "localhost", "::1", host.lower()})
 
 
 def _stop_drawing() -> None:

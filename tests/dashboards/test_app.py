@@ -608,6 +608,13 @@ def test_other_names_of_the_host_and_unknown_addresses_are_refused(made: Path) -
         assert client(made.parent).get(address).status_code == 404
 
 
+@pytest.mark.parametrize(("host", "called"), [("LocalHost", "localhost"), ("127.0.0.1", "127.0.0.1"), ("0", None)])
+def test_a_host_is_called_by_any_spelling_of_its_name(host: str, called: str | None) -> None:
+    with launch.listen(0, host) as listening:
+        names = launch._names_of(host, listening)
+    assert called in names if called else names == ()
+
+
 def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -636,7 +643,7 @@ def _served(runs_dir: Path) -> tuple[subprocess.Popen[bytes], str]:
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_server_ends_while_a_page_listens_for_news(made: Path, ended_by: signal.Signals) -> None:
     server, address = _served(made.parent)
     try:
