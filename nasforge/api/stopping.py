@@ -1,4 +1,4 @@
-"""Signals: how Ctrl-C and SIGTERM stop a search, a campaign or a retraining."""
+"""Signals: how Ctrl-C, SIGTERM and a closed terminal (SIGHUP) stop a search, a campaign or a retraining."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Asked:
 
 @contextmanager
 def search_signals(experiment: Experiment, say: Callable[[str], None], patient: bool = True) -> Iterator[Asked]:
-    """Ctrl-C once: no new trials; twice, or SIGTERM: stop now. Only where signals can be received (main thread).
+    """Ctrl-C once: no new trials; twice, SIGTERM or SIGHUP: stop now. Only where signals can be received (main thread).
 
     Without `patient` the first Ctrl-C stops now.
     """
@@ -61,22 +61,24 @@ def search_signals(experiment: Experiment, say: Callable[[str], None], patient: 
         say("Stopping: no new trials, waiting for those that run. Ctrl-C again stops now; both can be continued.")
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
-        stop_now("on SIGTERM")
+        stop_now(f"on {signal.Signals(number).name}")
 
     _LastStop.at = -math.inf
-    with _handlers({signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}):
+    with _handlers({signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate, signal.SIGHUP: on_terminate}):
         yield asked
 
 
 @contextmanager
 def _handlers(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Handlers of signals for the block; only the main thread can have any."""
+    """Handlers of signals for the block; only the main thread can have any. `nohup` stays in force."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in handlers}
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    if before.get(signal.SIGHUP) is signal.SIG_IGN:
+        del before[signal.SIGHUP]
+    for number in before:
+        signal.signal(number, handlers[number])
     try:
         yield
     finally:
@@ -110,19 +112,19 @@ def progress_of(state: State) -> str:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM ends a campaign or a retraining as Ctrl-C does; only where signals can be received (main thread)."""
+    """SIGTERM or SIGHUP ends what runs as Ctrl-C does; only where signals can be received (main thread)."""
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
         if _is_new_stop():
-            raise StopNow(f"stopped on SIGTERM; {CONTINUES}")
+            raise StopNow(f"stopped on {signal.Signals(number).name}; {CONTINUES}")
 
     _LastStop.at = -math.inf
-    with _handlers({signal.SIGTERM: on_terminate}):
+    with _handlers({signal.SIGTERM: on_terminate, signal.SIGHUP: on_terminate}):
         yield
 
 
 @contextmanager
 def stops_ignored() -> Iterator[None]:
-    """Ctrl-C and SIGTERM do nothing, for a process that is about to end; only where signals can be received."""
-    with _handlers({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
+    """Signals that stop do nothing, for a process that is about to end; only where signals can be received."""
+    with _handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN)):
         yield

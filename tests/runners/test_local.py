@@ -15,6 +15,7 @@ import torch
 from expecting import raises
 
 from nasforge.api.search import search
+from nasforge.api.stopping import stops_ignored, terminable
 from nasforge.core.errors import DeviceLost, JournalError, SearchError, StopNow
 from nasforge.core.events import Interrupted
 from nasforge.core.protocols import Report
@@ -191,6 +192,24 @@ def signalled(folder: Path, *signals: int) -> str:
     output += driver.communicate(timeout=200)[0]
     assert driver.returncode == 0 and output.startswith("ready\n")
     return output
+
+
+def test_a_closed_terminal_stops_a_search(tmp_path: Path) -> None:
+    assert "now: stopped on SIGHUP at 0 of 500 trials" in signalled(tmp_path, signal.SIGHUP)
+
+
+def test_nohup_stays_in_force() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        for block in (terminable(), stops_ignored()):
+            with block:
+                assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with terminable():
+            assert callable(signal.getsignal(signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_once_finishes_what_runs(tmp_path: Path) -> None:

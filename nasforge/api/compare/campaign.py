@@ -343,6 +343,7 @@ def _begin(stop: Any, workers: int, places: Places) -> None:
         del os.environ[_SAFE_PATH]  # a user's evaluator may start scripts that import their neighbours
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # outside a search, the driver says when to stop
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # so it does when the terminal was closed
     signal.signal(signal.SIGTERM, _on_terminate)
     driver = multiprocessing.parent_process()
 
