@@ -16,6 +16,7 @@ from nasforge.core.architecture import TRAIN, Architecture, Value, digest
 from nasforge.core.domains import Choice, Decision, Domain, Float, Int, product_of, same
 from nasforge.core.errors import ConfigError, SpaceError, TrustError, did_you_mean
 from nasforge.core.importing import load
+from nasforge.core.ranges import shown
 
 __all__ = ["Choice", "Choose", "Decision", "Domain", "Float", "Int", "SearchSpace"]
 
@@ -256,7 +257,20 @@ class SearchSpace:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> SearchSpace:
-        """Rebuild the object from its `to_json` form."""
+        """Rebuild the object from its `to_json` form.
+
+        Raises:
+            SpaceError: a field has another type.
+        """
+        for key in ("builder", "canonical", "text", "derive"):
+            if not isinstance(content.get(key, ""), str):
+                raise SpaceError(f"{key} of a space must be a text, got {shown(content[key])}", kind="type", key=key)
+        for key in ("arguments", "defaults"):
+            value = content[key]
+            if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+                raise SpaceError(
+                    f"{key} of a space must be a mapping with texts as keys, got {shown(value)}", kind="type", key=key
+                )
         return SearchSpace(
             name=content["name"],
             decisions=tuple(Decision.from_json(decision) for decision in content["decisions"]),

@@ -211,6 +211,13 @@ def test_malformed_domains_are_refused(make, expected):
         make()
 
 
+@pytest.mark.parametrize("key", ["builder", "canonical", "text", "derive", "arguments", "defaults"])
+@pytest.mark.parametrize("value", [5, math.nan, None, [], {1: 2}], ids=str)
+def test_a_field_of_another_type_is_refused(key, value):
+    with raises(SpaceError, "type", key):
+        SearchSpace.from_json({**BLOCK.to_json(), key: value})
+
+
 def test_one_and_true_stay_apart():
     choice = Choice((1, True))
     assert [choice.check(value) for value in (1, True)] == [1, True]
