@@ -37,7 +37,7 @@ def stored(folder: Path) -> Iterator[Mapping[str, Any]]:
 def _is_whole(content: Any) -> bool:
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in _TEXTS):
         return False
-    probability = content.get("probability")
+    probability: Any = content.get("probability")
     return (
         type(probability) in (float, int)
         and 0 <= probability <= 1
