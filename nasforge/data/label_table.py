@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -225,7 +226,7 @@ class _Finder:
         """Return the file; None where there is none. Raises DataError where `strict` and several have the name."""
         for place in (self.folder, self.table.parent):
             file = place / name
-            if name and file.suffix.lower() in SUFFIXES and file.is_file():
+            if name and file.suffix.lower() in SUFFIXES and os.path.isfile(file):  # noqa: PTH113  (a Path raises at a long name)
                 return file
         files = self.by_name.get(name) or (self.by_name.get(f"#{int(name)}") if name.isdecimal() else None) or []
         if len(files) > 1 and strict:

@@ -11,6 +11,7 @@ from toy_photos import folder_of_photos, photo
 from nasforge.api.inspect import inspect
 from nasforge.cli import app as cli
 from nasforge.core.errors import DataError
+from nasforge.data.label_table import read_table
 from nasforge.views.fit_remarks import sentences_on
 
 
@@ -143,6 +144,13 @@ def test_given_splits_are_kept_and_a_leak_between_them_is_said(tmp_path):
         "class 'dog' has no test images, so metrics of that split leave them out"
         in inspect(tmp_path / "data").notes[-1]
     )
+
+
+def test_an_image_in_a_table_whose_name_is_too_long_is_not_there(tmp_path):
+    photo(0).save(tmp_path / "a.png")
+    lines = table(tmp_path / "labels.csv", [("a.png", "A"), ("x" * 5000 + ".png", "B")], ("image", "label"))
+    rows, _ = read_table(lines, tmp_path)
+    assert [row.file for row in rows] == [tmp_path / "a.png", None]
 
 
 def test_a_table_of_labels(photos, tmp_path):
