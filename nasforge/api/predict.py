@@ -18,7 +18,7 @@ from nasforge.data.image_file import in_threads, read_image, shown, why_unreadab
 from nasforge.data.image_folder import images_below
 from nasforge.data.input_rule import InputRule
 from nasforge.exporters import onnx
-from nasforge.exporters.network_folder import DESCRIPTION, Calibration, load
+from nasforge.exporters.network_folder import DESCRIPTION, Calibration, check_class_names, load
 
 BATCH = 64
 _ONNX = "model.onnx"
@@ -180,9 +180,9 @@ def _of_folder(folder: Path, trust: bool) -> Predictor:
 def _of_onnx(file: Path) -> Predictor:
     session = onnx.session_of(file)
     metadata = session.get_modelmeta().custom_metadata_map
-    shape = tuple(session.get_inputs()[0].shape[1:])
     try:
-        names = tuple(json.loads(metadata["class_names"]))
+        names = json.loads(metadata["class_names"])
+        check_class_names(names)
         rule = InputRule.from_text(metadata["input"])
         calibration = Calibration(**json.loads(metadata["calibration"])) if "calibration" in metadata else None
     except (KeyError, RecursionError, TypeError, ValueError) as error:
@@ -191,8 +191,15 @@ def _of_onnx(file: Path) -> Predictor:
             f"{error}); export the network again",
             kind="unreadable",
         ) from None
+    shape = onnx.shape_of(file, session, len(names))
     _check_channels(file, shape[0], "use onnxruntime, and hand over arrays")
-    return Predictor(names, shape, rule, calibration, onnx.logits_of(session))
+    if rule.channels != shape[0]:
+        raise ExportError(
+            f"{shown(file)}: images are read with {rule.channels} channels, and the network takes {shape[0]}; export "
+            "the network again",
+            kind="mismatch",
+        )
+    return Predictor(tuple(names), shape, rule, calibration, onnx.logits_of(session))
 
 
 def _check_channels(place: Path, channels: Any, advice: str) -> None:

@@ -128,8 +128,7 @@ class Description:
         )
         if min(description.shape) < 1:
             raise ValueError(f"shape {description.shape}: expected whole numbers of at least 1")
-        if not isinstance(content["class_names"], list):
-            raise TypeError("class_names: expected a list")
+        check_class_names(content["class_names"])
         if not all(map(math.isfinite, (*description.mean, *description.std))) or not all(description.std):
             raise ValueError("mean and std: expected finite numbers, and none of std to be 0")
         if not len(description.mean) == len(description.std) == channels:
@@ -137,6 +136,14 @@ class Description:
         if description.rule.channels != channels or (description.rule.resize == CENTRE_CROP and height != width):
             raise ValueError(f"the input rule {description.rule.to_json()} does not fit images of {description.shape}")
         return description
+
+
+def check_class_names(names: Any) -> None:
+    """Refuse names of classes that are not a list of distinct texts: raises ValueError."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
+        raise ValueError("class_names: expected a list of texts")
+    if len(set(names)) < len(names):
+        raise ValueError("class_names: expected distinct texts, and two are the same")
 
 
 class Normalise(nn.Module):

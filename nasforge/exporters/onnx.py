@@ -107,6 +107,30 @@ def session_of(path: Path) -> Any:
         raise ExportError(f"{path}: ONNX Runtime refuses it: {one_line(error, 400)}", kind="failed") from error
 
 
+def shape_of(path: Path, session: Any, classes: int) -> tuple[int, int, int]:
+    """Return channels, height and width of the images that a session takes.
+
+    Raises:
+        ExportError: it has other inputs or outputs than an export for so many classes.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    images, logits = inputs[0].shape, outputs[0].shape
+    names = [[place.name for place in places] for places in (inputs, outputs)]
+    sizes = (*images[1:], *logits[1:])
+    if names != [["images"], ["logits"]] or (len(images), len(logits)) != (4, 2) or {*map(type, sizes)} != {int}:
+        raise ExportError(
+            f"{path}: takes {', '.join(names[0])} and gives {', '.join(names[1])}, expected images (N x C x H x W) and "
+            "logits (N x classes); export the network again",
+            kind="mismatch",
+        )
+    if sizes[3] != classes:
+        raise ExportError(
+            f"{path}: has {sizes[3]} outputs and names {classes} classes; export the network again", kind="mismatch"
+        )
+    channels, height, width = sizes[:3]
+    return channels, height, width
+
+
 def logits_of(session: Any) -> Predict:
     """Return an inference session as a function from a batch of images to logits."""
 

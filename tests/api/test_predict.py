@@ -51,6 +51,9 @@ def test_the_folder_says_how_images_are_read(runs):
     assert type(about).from_json(old).rule == InputRule(3)
     with pytest.raises(ValueError, match="does not fit"):
         type(about).from_json({**old, "input": prepared(1).to_json()})
+    for names in ("ab", ["a", "a"], [1, 2], {}):
+        with pytest.raises(ValueError, match="class_names"):
+            type(about).from_json({**old, "class_names": names})
     with pytest.raises(ValueError, match="temperature"):
         Calibration(0.0, 0.5)
 
@@ -115,6 +118,26 @@ def test_the_script_and_predict_find_the_same_files_in_a_folder(runs, tmp_path):
     assert [file.removeprefix(f"{tmp_path}/") for file in ours] == ["a/0.png", "a/below/1.PNG", "a/linked/1.PNG"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("class_names", names) for names in ('"ab"', "[1, 2]", '["a", "a"]', '["a"]', "5")]
+    + [("input", json.dumps(prepared(1).to_json())), ("images", "pixels")],
+)
+def test_a_strange_onnx_file_is_one_sentence(runs, tmp_path, key, value):
+    import onnx as format_of
+
+    place = onnx.Onnx().write(load(runs / "plain" / "best"), torch.rand(2, 3, 16, 16), tmp_path / "model")
+    model = format_of.load(place)
+    for entry in model.metadata_props:
+        entry.value = value if entry.key == key else entry.value
+    for node in model.graph.node:
+        node.input[:] = [value if name == key else name for name in node.input]
+    model.graph.input[0].name = value if key == "images" else "images"
+    format_of.save(model, place)
+    with pytest.raises(ExportError, match="export the network again"):
+        predictor(place)
+
+
 def test_an_onnx_file_for_four_channels_is_refused(runs, tmp_path):
     network = load(runs / "plain" / "best")
     about = replace(network.description, shape=(4, 16, 16), input=None, mean=(0.5,) * 4, std=(0.25,) * 4)
@@ -131,6 +154,10 @@ def test_an_empty_path_and_a_missing_file_are_one_sentence(runs, tmp_path, capfd
     onnx.Onnx().write(network, torch.rand(2, 3, 16, 16), tmp_path / "model")
     (answer,) = standalone.predict(onnx.session_of(tmp_path / "model.onnx"), [tmp_path / "none.jpg"])
     assert answer["error"] == "No such file or directory"
+    os.mkfifo(tmp_path / "pipe.jpg")
+    names = [str(tmp_path / "pipe.jpg"), "x" * 300, str(runs.parent / "photos" / "cat" / "00.png")]
+    pipe, long, right = standalone.predict(onnx.session_of(tmp_path / "model.onnx"), standalone.files_of(names))
+    assert pipe["error"] == "it is a pipe, not a file" and "too long" in long["error"] and "class" in right
 
 
 def test_files_that_cannot_be_read_and_folders(runs, tmp_path, capfd):
