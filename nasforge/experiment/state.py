@@ -493,12 +493,16 @@ def replay(events: Iterable[Event], folder: Path | None = None) -> State:
     return state
 
 
-def load_state(folder: Path) -> State:
+def load_state(folder: Path | str) -> State:
     """Read the state of an experiment's folder, without a lock, also while it runs.
+
+    Args:
+        folder: `runs/<experiment>`.
 
     Raises:
         JournalError: no journal there, or it is corrupt.
     """
+    folder = Path(folder)
     return replay((line.event for line in lines_of(folder)), folder)
 
 

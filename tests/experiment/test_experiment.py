@@ -167,6 +167,15 @@ def test_attempts_that_reported_do_not_count_against_the_trial(tmp_path: Path) -
         assert experiment.state.trials[0].result is None
 
 
+def test_a_state_is_read_from_a_path_or_a_text(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 2})
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted())
+    for folder in (config.folder, str(config.folder)):
+        state = load_state(folder)
+        assert state.counts()["finished"] == 2
+
+
 def test_many_faults_in_a_row_end_the_search(tmp_path: Path) -> None:
     config = toy_config(tmp_path, budget={"trials": 50})
     with toy_experiment(config) as experiment, raises(SearchError, "failed", None, 6, "planted failure"):
