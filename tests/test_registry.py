@@ -12,7 +12,7 @@ from expecting import raises
 from nasforge import registry
 from nasforge.api.export import named_exporters
 from nasforge.core import signatures
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, ExportError
 from nasforge.core.importing import source_of
 from nasforge.core.trust import foreign, view
 from nasforge.models import reference
@@ -108,6 +108,15 @@ def test_plugins_are_used_where_ours_are(tmp_path: Path) -> None:
     assert registry.options_of("strategy", "extra") == {}
     source = SimpleNamespace(source="extra", options={})
     assert registry.get("data", "extra")(source) == (source,)
+
+
+def test_export_formats_are_a_sequence_or_a_text_with_commas() -> None:
+    assert list(named_exporters("onnx, safetensors")) == list(named_exporters(["onnx", "safetensors"]))
+    assert list(named_exporters("safetensors")) == ["safetensors"]
+    with raises(ExportError, "unknown", "to", "safetensor", "safetensors"):
+        named_exporters("onnx,safetensor")
+    with raises(ExportError, "empty", "to"):
+        named_exporters(" , ")
 
 
 def test_unknown_name() -> None:

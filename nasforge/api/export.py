@@ -70,7 +70,7 @@ class Exported:
 
 def export(
     experiment_folder: Path | str,
-    to: Sequence[str],
+    to: str | Sequence[str],
     out: Path | str,
     data: str | Path | Mapping[str, str] | None = None,
     *,
@@ -80,7 +80,8 @@ def export(
 
     Args:
         experiment_folder: `runs/<experiment>`, whose `best/` is shipped; a network folder itself is taken too.
-        to: names of exporters: `onnx`, `torch_export`, `safetensors`, or `module:Class` of your own.
+        to: names of exporters, as a sequence or with commas between them: `onnx`, `torch_export`, `safetensors`, or
+            `module:Class` of your own.
         out: folder to write to. Files of an earlier export are replaced, all others stay as they are. `labels.txt` and
             `SHA256SUMS` are always written, and `predict.py` with an ONNX file.
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
@@ -321,13 +322,14 @@ def _changes(network: Network, data: ImageData) -> str:
     return ""
 
 
-def named_exporters(to: Sequence[str]) -> dict[str, Exporter]:
-    """Return exporters by the names that the user gave.
+def named_exporters(to: str | Sequence[str]) -> dict[str, Exporter]:
+    """Return exporters by the names that the user gave: a sequence, or a text with commas between them.
 
     Raises:
         ExportError: there is no such exporter, or its class lacks a method.
     """
-    names = [name for name in dict.fromkeys(to) if name]
+    words = [word.strip() for word in to.split(",")] if isinstance(to, str) else to
+    names = [name for name in dict.fromkeys(words) if name]
     if not names:
         raise ExportError(
             f"no format to export to; known: {', '.join(registry.names('exporter'))}", kind="empty", key="to"
