@@ -41,7 +41,7 @@ from nasforge.core.tracking_uri import tracking_uri as whole_uri
 from nasforge.experiment.journal import SEARCH
 from nasforge.registry import names
 from nasforge.settings.experiment import check_name
-from nasforge.settings.values import like_source, limits_of
+from nasforge.settings.values import is_made, like_source, limits_of, made_of, unknown_source
 
 if TYPE_CHECKING:
     from nasforge.api.export import Exported
@@ -148,7 +148,7 @@ def fit(
 
     Args:
         source: a folder of classes, one with train, val and test folders, a `.npz` file, `digits`, or the name of a
-            data set of torchvision.
+            data set of torchvision; or a data set that is made of one of these (`addnist:digits`).
         time: from the call to its end: `90s`, `10m`, `2h`, or seconds.
         constraints: hard limits: `flops<=40M`, `params<=300k`, `latency_ms<=5`.
         objective: `val/accuracy`, `val/balanced_accuracy`, `val/f1_macro` or `val/loss`; None: what suits the classes.
@@ -159,7 +159,7 @@ def fit(
         label_column: of the CSV: its class.
         group_column: of the CSV: the patient, the video...; a group stays on one side of every split.
         strict: refuse unreadable images and tiny classes, in place of leaving them out.
-        weights: a file of weights of a timm network, `.safetensors` or `.pth`, which takes part as a baseline.
+        weights: a file of weights of a timm network, `.safetensors` or `.pth`. The network competes and may win.
         backbone: timm's name of the network of `weights`. None: the file's name tells it.
         pretrained: timm's name of a network whose weights are downloaded; `none`: no pretrained network takes part.
             None: small ones do whose weights are in a local cache.
@@ -186,10 +186,15 @@ def fit(
     check_whole(seed, "seed", 0)
     limits = tuple(map(str, limits_of(list(constraints), None)))
     text = str(source)
-    place = text if text in names("data") and not Path(text).is_absolute() else os.path.normpath(whole_path(text))
+    place = _place_of(text)
+    inner = _innermost(place)
     folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
-    if place not in names("data") and not _is_there(place):
-        raise DataError(f"data: there is no file or folder {place}{like_source(text)}", kind="missing", key="data")
+    if (is_made(inner) or not inner) and (problem := unknown_source(place)):
+        raise DataError(f"data: {problem}", kind="unknown", key="data")
+    if inner not in names("data") and not _is_there(inner):
+        raise DataError(
+            f"data: there is no file or folder {inner}{like_source(_innermost(text))}", kind="missing", key="data"
+        )
     file = None if weights is None else os.path.normpath(whole_path(weights))
     if backbone is not None and file is None:
         raise ConfigError(
@@ -225,7 +230,7 @@ def fit(
         pretrained=pretrained,
         plan=decisions,
     )
-    inputs = {**asdict(request), "data_stamp": stamp_of(place, request.labels, folder)}
+    inputs = {**asdict(request), "data_stamp": stamp_of(inner, request.labels, folder)}
     if file is not None:
         inputs["weights_stamp"] = stamp_of(file, None)
     with trust.from_user(say), FitLog(folder, inputs, started) as log:
@@ -249,6 +254,21 @@ def _with_places(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "network": network, "exported": files, "report": report}
 
 
+def _place_of(source: str) -> str:
+    """Return a registered name as it is, and a path as an absolute one; also behind the colon of `addnist:digits`."""
+    if source in names("data") and not Path(source).is_absolute():
+        return source
+    if pair := made_of(source):
+        return f"{pair[0]}:{_place_of(pair[1]) if pair[1] else ''}"
+    return os.path.normpath(whole_path(source))
+
+
+def _innermost(source: str) -> str:
+    """Return the data set that others are made of: `digits` of `addnist:digits`."""
+    pair = made_of(source)
+    return _innermost(pair[1]) if pair else source
+
+
 def _is_there(place: str) -> bool:
     try:
         return Path(place).exists()
@@ -262,6 +282,8 @@ def _is_there(place: str) -> bool:
 
 def _name_of(source: str) -> str:
     """Return a fit's name from its source: `photos-fit` of `data/photos/`, `Kaefer-fit` of `Käfer/`."""
+    if pair := made_of(source):
+        return f"{pair[0]}-{_name_of(pair[1])}"
     readable = unicodedata.normalize("NFC", whole_path(source).stem).translate(_SPELT_OUT)
     stem = "".join(letter for letter in unicodedata.normalize("NFKD", readable) if not unicodedata.combining(letter))
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")

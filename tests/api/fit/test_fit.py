@@ -258,6 +258,35 @@ def test_a_missing_folder_leaves_nothing_behind(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+class _Begun(Exception):
+    """The fit has passed all checks of its options."""
+
+
+def test_data_that_are_made_of_others_are_taken(place, tmp_path, monkeypatch):
+    sources = []
+
+    def begin(log, request, *rest):
+        sources.append((request.source, log.entries[0]["inputs"]["data_stamp"] != ""))
+        raise _Begun
+
+    monkeypatch.setattr("nasforge.api.fit.run.run", begin)
+    monkeypatch.chdir(place)
+    for source in ("addnist:digits", "tile:few.npz"):
+        with pytest.raises(_Begun):
+            nasforge.fit(source, **settings(tmp_path, name=None))
+    assert sources == [("addnist:digits", False), (f"tile:{place / 'few.npz'}", True)]
+    assert {folder.name for folder in (tmp_path / "runs").iterdir()} == {"addnist-digits-fit", "tile-few-fit"}
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"), [("addnist:nothere.npz", "missing"), ("addnist:", "unknown"), ("addnist", "unknown")]
+)
+def test_data_that_are_made_of_nothing_are_refused(tmp_path, source, kind):
+    with raises(DataError, kind, "data", source.rpartition(":")[2]):
+        nasforge.fit(source, **settings(tmp_path))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_device_that_is_not_here_is_refused_before_the_images_are_read(place, tmp_path, monkeypatch):
     monkeypatch.setattr("nasforge.api.fit.work.inspect", lambda *arguments, **options: pytest.fail("images are read"))
     with raises(ConfigError, "failed", "device", "meta"):
@@ -333,6 +362,8 @@ def test_a_wrong_seed_or_name_is_refused_before_anything_is_written(tmp_path, op
         ("Łódź", "Lodz-fit"),
         ("照片", "data-fit"),
         ("digits", "digits-fit"),
+        ("addnist:digits", "addnist-digits-fit"),
+        ("tile:data/photos.npz", "tile-photos-fit"),
     ],
 )
 def test_a_fit_is_named_after_its_source_in_plain_letters(source, name):
