@@ -310,6 +310,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
             `seed`, `name`, `runs_dir`, `tracking_uri` (left out: the environment variable `MLFLOW_TRACKING_URI`, or
             else `mlflow.db` in the runs folder). `start_from`: points that are tried first: `default`, `portfolio`, a
             file, an experiment, or `none`; left out: `default` where networks are trained in a space with defaults.
+            `task`: the name of what networks are trained for; left out: `classification`.
         document: the YAML file that they came from, for line numbers.
 
     Raises:

@@ -99,8 +99,10 @@ def retrain(
 
     Raises:
         TrustError: the journal names code that you have not agreed to run.
-        SearchError: nothing to retrain, no training of the best succeeded, or `widen` where the search has no limits on
-            params, FLOPs or memory, or other ones, or its space has no widths.
+        ConfigError: an unknown runner, device or reference, an unknown option of the runner, or a batch that its
+            workers cannot share.
+        SearchError: a wrong `tta` or number, nothing to retrain, no training of the best succeeded, or `widen` where
+            the search has no limits on params, FLOPs or memory, or other ones, or its space has no widths.
         RecipeError: unknown settings in `recipe`, bad values, or settings that exclude each other.
         JournalError: the experiment is running, or its data have changed.
         DataError: the data cannot be loaded.
