@@ -498,6 +498,11 @@ def test_every_public_name_is_there():
         nasforge.nothing  # noqa: B018
 
 
+def test_the_page_on_python_lists_every_public_name():
+    listed = [re.match(r"`(\w+)", row[0])[1] for row in rows("reference/python.md", "## Names")]
+    assert sorted(listed) == sorted(nasforge.__all__)
+
+
 def _make(*arguments):
     return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True)
 
