@@ -452,6 +452,6 @@ def _across_parts(
                 f"metrics of that split are too good (the first is {shown(twice[0].name)})"
             )
         there = {row.label for row in rows if row.split == split}
-        lacking = [name for name in classes if name not in there]
-        if lacking and split != "train":
-            yield f"{where}: {classes_have(lacking)} no {split} images, so metrics of that split leave them out"
+        absent = [name for name in classes if name not in there]
+        if absent and split != "train":
+            yield f"{where}: {classes_have(absent)} no {split} images, so metrics of that split leave them out"

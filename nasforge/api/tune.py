@@ -312,7 +312,7 @@ def _setting(key: str) -> str:
 
 
 def _pruner_until(config: ExperimentConfig, epochs: int | None) -> Named:
-    """The experiment's pruner for trainings of `epochs`: at its steps before the last one; none where it has none."""
+    """Return the experiment's pruner at its steps before `epochs`, the last one; no pruner where it has none."""
     at = config.pruner.options.get("at")
     if not epochs or config.trainings > 1 or at is None:
         return config.pruner

@@ -153,8 +153,8 @@ def _print(finalists: Finalists) -> None:
     more = tuple(key for key in _VIEWS if key in measured)
     rows = []
     for finalist in finalists.top:
-        found = "widened" if finalist.widened else "found"
-        rows.append(_row(str(finalist.rank), found, finalist.retrained, figures, more))
+        origin = "widened" if finalist.widened else "found"
+        rows.append(_row(str(finalist.rank), origin, finalist.retrained, figures, more))
         rows += [_row("", "reference", reference, figures, more) for reference in finalist.parts[1:]]
     rows += [_row(str(finalist.rank), "random", finalist.retrained, figures, more) for finalist in finalists.random]
     if finalists.ensemble:

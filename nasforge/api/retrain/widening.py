@@ -69,10 +69,10 @@ def widened(space: SearchSpace, point: Architecture, limits: Sequence[Constraint
 
     def shares(wider: Architecture) -> list[float]:
         try:
-            found = costs(wider)
+            counted = costs(wider)
         except BuildError:
             return []
-        return [found[limit.metric] / limit.bound for limit in limits]
+        return [counted[limit.metric] / limit.bound for limit in limits]
 
     while True:
         used = [(shares(wider), wider) for wider in _steps(space, point)]
