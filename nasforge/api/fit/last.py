@@ -67,7 +67,9 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
     entry = work.log.last("last_training", network=name, until=until)
     if entry is None:
         planned = work.folds * work.plan.epochs * len(work.splits[0][0])
-        length, latest = _length(work, _seconds_per_image(trial, planned), allowed)
+        # as long as in the search, unless there was no time for that already
+        fewest = 1 if work.log.last("late", trial=trial.number) else work.plan.epochs
+        length, latest = _length(work, _seconds_per_image(trial, planned), allowed, fewest)
         earlier = work.log.last("trained", network=name)
         if earlier is not None and _seen(work, earlier) >= _seen(work, length):
             # a longer one is there already, in the folder of the epochs that were planned for it
@@ -125,14 +127,14 @@ def _seconds_per_image(trial: Trial, planned: int) -> float:
     return seconds / (work / flops if work and flops else planned)
 
 
-def _length(work: Work, per_image: float, allowed: float) -> tuple[dict[str, int | None], float]:
+def _length(work: Work, per_image: float, allowed: float, fewest: int) -> tuple[dict[str, int | None], float]:
     """Return epochs of a last training, the images of a share where it has not all, and the seconds it may take."""
     plan, pool = work.plan, len(work.pool)
     if plan.images is None:
-        epochs = last_epochs(plan, allowed, per_image * pool)
-        return {"epochs": epochs}, last_training_may_take(plan.epochs, allowed, work.seconds, per_image * pool)
+        epochs = last_epochs(plan, allowed, per_image * pool, fewest)
+        return {"epochs": epochs}, last_training_may_take(fewest, allowed, work.seconds, per_image * pool)
     images, epochs = last_share(plan, allowed, per_image, pool)
-    latest = last_training_may_take(plan.epochs, allowed, work.seconds, per_image * plan.images)
+    latest = last_training_may_take(fewest, allowed, work.seconds, per_image * plan.images)
     return {"epochs": epochs, "images": images}, latest
 
 

@@ -239,16 +239,17 @@ def _length(steps: float, images: int, batch_size: int) -> tuple[int, int]:
     return epochs, epochs * each
 
 
-def last_epochs(plan: Plan, seconds: float, second_per_epoch: float) -> int:
-    """Epochs of the last training: longer than in the search where time is left, and never shorter.
+def last_epochs(plan: Plan, seconds: float, second_per_epoch: float, fewest: int) -> int:
+    """Epochs of the last training: longer than in the search where time is left.
 
     Args:
         plan: of the search.
         seconds: that are left for it.
         second_per_epoch: of it, on all images.
+        fewest: epochs that it has at least.
     """
     affordable = int(seconds / max(second_per_epoch, 1e-9))
-    return max(plan.epochs, min(affordable, round(SPARE * most_epochs(plan.epochs, plan.steps))))
+    return max(fewest, min(affordable, round(SPARE * most_epochs(plan.epochs, plan.steps))))
 
 
 def last_share(plan: Plan, seconds: float, second_per_image: float, images: int) -> tuple[int | None, int]:
@@ -275,7 +276,7 @@ def last_training_may_take(fewest_epochs: int, allowed: float, seconds: float, s
     """Seconds after which the last training ends with the epoch, so that the fit keeps its time within a tenth.
 
     Args:
-        fewest_epochs: those of a training in the search; the last training never has fewer.
+        fewest_epochs: epochs that the last training has at least.
         allowed: seconds that are left for it.
         seconds: of the whole fit.
         second_per_epoch: as forecast, on all images.

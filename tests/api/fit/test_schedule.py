@@ -81,10 +81,11 @@ def test_presets_are_shorter_and_longer():
 
 def test_the_last_training_is_longer_where_time_is_left():
     plan = schedule.Plan(folds=5, epochs=10, steps=600, training=10.0)
-    assert schedule.last_epochs(plan, 100.0, 1.0) == 100
-    assert schedule.last_epochs(plan, 1000.0, 1.0) == 180  # three times what time is kept for
-    assert schedule.last_epochs(plan, 12.5, 1.0) == 12
-    assert schedule.last_epochs(plan, 0.0, 1.0) == 10
+    assert schedule.last_epochs(plan, 100.0, 1.0, 10) == 100
+    assert schedule.last_epochs(plan, 1000.0, 1.0, 10) == 180  # three times what time is kept for
+    assert schedule.last_epochs(plan, 12.5, 1.0, 10) == 12
+    assert schedule.last_epochs(plan, 0.0, 1.0, 10) == 10
+    assert schedule.last_epochs(plan, 5.5, 1.0, 1) == 5, "after a candidate that was late"
 
 
 def test_the_last_training_after_very_short_ones_is_long_enough_to_learn():
