@@ -61,7 +61,7 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
     recipe = recipe_of(config.space, point, config.recipe)
     name = f"{point.arch_id}-{point.point_id[:6]}"
 
-    def folder_of(epochs: int | None, images: int | None = None) -> Path:
+    def folder_of(epochs: int, images: int | None) -> Path:
         return work.folder / FINALISTS / (f"{name}-e{epochs}" + (f"-n{images}" if images else ""))
 
     entry = work.log.last("last_training", network=name, until=until)
@@ -69,16 +69,16 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
         planned = work.folds * work.plan.epochs * len(work.splits[0][0])
         # as long as in the search, unless there was no time for that already
         fewest = 1 if work.log.last("late", trial=trial.number) else work.plan.epochs
-        length, latest = _length(work, _seconds_per_image(trial, planned), allowed, fewest)
+        epochs, images, latest = _length(work, _seconds_per_image(trial, planned), allowed, fewest)
         earlier = work.log.last("trained", network=name)
-        if earlier is not None and _seen(work, earlier) >= _seen(work, length):
+        if earlier is not None and _seen(work, earlier) >= epochs * (images or len(work.pool)):
             # a longer one is there already, in the folder of the epochs that were planned for it
-            length = {key: earlier.get(key) for key in length}
-            length["epochs"] = earlier.get("planned", earlier["epochs"])
+            epochs, images = earlier.get("planned", earlier["epochs"]), earlier.get("images")
         else:
-            while _is_cut(folder_of(**length), int(length["epochs"] or 0)):
-                length["epochs"] = int(length["epochs"] or 0) + 1  # a training that ran out of time is not this one
+            while _is_cut(folder_of(epochs, images), epochs):
+                epochs += 1  # a training that ran out of time is not this one
         deadline = work.log.used + latest
+        length = {"epochs": epochs} | ({"images": images} if images else {})
         entry = work.log.write("last_training", network=name, until=until, deadline=deadline, **length)
     classes, channels = work.pool.classes, work.whole.shape[0]
     costs = costs_of(
@@ -127,17 +127,17 @@ def _seconds_per_image(trial: Trial, planned: int) -> float:
     return seconds / (work / flops if work and flops else planned)
 
 
-def _length(work: Work, per_image: float, allowed: float, fewest: int) -> tuple[dict[str, int | None], float]:
-    """Return epochs of a last training, the images of a share where it has not all, and the seconds it may take."""
+def _length(work: Work, per_image: float, allowed: float, fewest: int) -> tuple[int, int | None, float]:
+    """Return epochs of a last training, the images of a share (None: all of them), and the seconds it may take."""
     plan, pool = work.plan, len(work.pool)
     if plan.images is None:
         epochs = last_epochs(plan, allowed, per_image * pool, fewest)
-        return {"epochs": epochs}, last_training_may_take(fewest, allowed, work.seconds, per_image * pool)
+        return epochs, None, last_training_may_take(fewest, allowed, work.seconds, per_image * pool)
     images, epochs = last_share(plan, allowed, per_image, pool)
     latest = last_training_may_take(fewest, allowed, work.seconds, per_image * plan.images)
-    return {"epochs": epochs, "images": images}, latest
+    return epochs, images, latest
 
 
-def _seen(work: Work, length: Mapping[str, Any]) -> int:
-    """Return the images that a last training sees, with repetition."""
-    return int(length["epochs"]) * int(length.get("images") or len(work.pool))
+def _seen(work: Work, entry: Mapping[str, Any]) -> int:
+    """Return the images that a last training has seen, with repetition, from its line in the log."""
+    return int(entry["epochs"]) * int(entry.get("images") or len(work.pool))

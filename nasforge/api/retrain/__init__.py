@@ -101,8 +101,8 @@ def retrain(
         TrustError: the journal names code that you have not agreed to run.
         ConfigError: an unknown runner, device or reference, an unknown option of the runner, or a batch that its
             workers cannot share.
-        SearchError: a wrong `tta` or number, nothing to retrain, no training of the best succeeded, or `widen` where
-            the search has no limits on params, FLOPs or memory, or other ones, or its space has no widths.
+        SearchError: a wrong `tta` or number, nothing to retrain, or no training of the best succeeded. With `widen`
+            also: the search has no limits, or limits more than params, FLOPs and memory, or its space has no widths.
         RecipeError: unknown settings in `recipe`, bad values, or settings that exclude each other.
         JournalError: the experiment is running, or its data have changed.
         DataError: the data cannot be loaded.
@@ -176,7 +176,7 @@ def _retrain(
     whole = replace(config.data, images=None)
     length = epochs or 3 * config.epochs
     images = load_data(whole)
-    chosen = [*map(Chosen.of, ranked[:top]), *(replace(Chosen.of(trial), drawn=True) for trial in drawn)]
+    chosen = [*map(Chosen.of, ranked[:top]), *(Chosen.of(trial, drawn=True) for trial in drawn)]
     if widen:
         chosen = all_widened(chosen, config, images)
     work = Work(experiment, config, whole, images, length, seeds, changes, tta, device, place, trainer, compared)

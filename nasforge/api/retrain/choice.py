@@ -29,10 +29,10 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(trial: Trial) -> Chosen:
+    def of(trial: Trial, drawn: bool = False) -> Chosen:
         """Choose the network of a trial as it is."""
         assert trial.architecture is not None  # noqa: S101  (only measures are ranked)
-        return Chosen(trial, trial.architecture)
+        return Chosen(trial, trial.architecture, drawn)
 
     @property
     def widened(self) -> Mapping[str, Value]:

@@ -45,13 +45,13 @@ def all_widened(chosen: Sequence[Chosen], config: ExperimentConfig, data: ImageD
     by_network: dict[str, Chosen] = {}
     for one in chosen:
         point = widened(config.space, one.architecture, config.constraints, lambda point: check(Measure(point)))
-        wider = replace(one, architecture=point)
-        first = by_network.setdefault(point.arch_id, wider)
-        if first is not wider:
+        first = by_network.get(point.arch_id)
+        if first is None:
+            wider = replace(one, architecture=point)
+            by_network[point.arch_id] = replace(wider, notes=(_remark(wider, config.constraints),))
+        else:
             note = f"trial {one.trial.number} is the same network once it is widened, so it is not trained again"
             by_network[point.arch_id] = replace(first, notes=(*first.notes, f"{point.arch_id}: {note}"))
-        else:
-            by_network[point.arch_id] = replace(wider, notes=(_remark(wider, config.constraints),))
     return list(by_network.values())
 
 
