@@ -48,7 +48,7 @@ def all_widened(chosen: Sequence[Chosen], config: ExperimentConfig, data: ImageD
         first = by_network.get(point.arch_id)
         if first is None:
             wider = replace(one, architecture=point)
-            by_network[point.arch_id] = replace(wider, notes=(_remark(wider, config.constraints),))
+            by_network[point.arch_id] = replace(wider, notes=(_remark(wider, config),))
         else:
             note = f"trial {one.trial.number} is the same network once it is widened, so it is not trained again"
             by_network[point.arch_id] = replace(first, notes=(*first.notes, f"{point.arch_id}: {note}"))
@@ -125,8 +125,10 @@ def _check(config: ExperimentConfig) -> None:
         )
 
 
-def _remark(chosen: Chosen, limits: Sequence[Constraint]) -> str:
-    network, within = chosen.architecture.arch_id, ", ".join(limit.text for limit in limits)
+def _remark(chosen: Chosen, config: ExperimentConfig) -> str:
+    network, within = chosen.architecture.arch_id, ", ".join(limit.text for limit in config.constraints)
+    if not any(True for _ in _steps(config.space, Chosen.of(chosen.trial).architecture)):
+        return f"{network}: trial {chosen.trial.number} has the largest widths of the space already"
     if not chosen.widened:
         return f"{network}: no width of trial {chosen.trial.number} can be raised within {within}"
     before = Chosen.of(chosen.trial).architecture.values

@@ -92,11 +92,11 @@ SMALL = {
 }
 
 
-def searched(tmp_path, trials=2, **more):
+def searched(tmp_path, trials=2, widths=(4, 6), **more):
     """A real search that measures the narrowest network, and the next."""
     tmp_path.mkdir(exist_ok=True)
     points = tmp_path / "points.json"
-    points.write_text(json.dumps([{"model.stage0.width": width} for width in (4, 6)[:trials]]))
+    points.write_text(json.dumps([{"model.stage0.width": width} for width in widths[:trials]]))
     search(**SMALL, **more, start_from=str(points), budget={"trials": trials}, runs_dir=str(tmp_path))
     return tmp_path / "small"
 
@@ -201,3 +201,9 @@ def test_a_network_at_its_limits_stays_as_it_is(tmp_path):
     assert finalist.retrained.notes == (
         f"{finalist.architecture.arch_id}: no width of trial 0 can be raised within params<={limit}",
     )
+
+
+def test_a_network_with_the_largest_widths_is_called_so(tmp_path):
+    folder = searched(tmp_path, trials=1, widths=(8,), constraints=["params<=2k"])
+    (finalist,) = retrain(folder, widen=True, seeds=1, epochs=1, device="cpu")
+    assert finalist.retrained.notes[0].endswith("trial 0 has the largest widths of the space already")
