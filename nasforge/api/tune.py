@@ -24,7 +24,7 @@ from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import fit_of, has_begun
 from nasforge.experiment.state import State, load_state
-from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, Named, check_name, name_from, resolve
+from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, Named, check_experiment_name, name_from, resolve
 from nasforge.settings.space_file import load_recipe
 from nasforge.settings.yaml_file import absolute_path
 
@@ -256,7 +256,7 @@ def _config_after(
     evaluator, ladder = _measured_by(config, settings.get("epochs"))
     tuned = replace(
         config,
-        name=check_name(config_of_user.name),
+        name=check_experiment_name(config_of_user.name),
         space=space,
         strategy=Named(strategy.name, {**strategy.options, "first": begin}),
         evaluator=evaluator,

@@ -28,7 +28,7 @@ from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
 from nasforge.settings.experiment import ExperimentConfig, resolve
-from nasforge.views.results import limits_of
+from nasforge.views.results import limit_remarks
 from nasforge.views.rounding import percent
 from nasforge.views.texts import size_text
 
@@ -203,7 +203,7 @@ def run_search(config: ExperimentConfig) -> Outcome:
     watch = Watch(output.log())
     with watch.shown():
         state = run(config, trackers=[watch], say=watch.say, on_open=watch.on_open)
-    print_summary(state, remarks=limits_of(state))  # the search itself has said the others
+    print_summary(state, remarks=limit_remarks(state))  # the search itself has said the others
     best = state.best
     if best is not None:
         _print_network(best)

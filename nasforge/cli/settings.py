@@ -19,7 +19,7 @@ from nasforge.experiment.journal import (
     experiments_in,
     fits_in,
 )
-from nasforge.settings.experiment import DEFAULTS, Named, check_name, load_settings, suited_evaluator
+from nasforge.settings.experiment import DEFAULTS, Named, check_experiment_name, load_settings, suited_evaluator
 from nasforge.settings.values import data_of
 from nasforge.settings.yaml_file import Document, parse_value
 
@@ -209,19 +209,19 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
 
 def fit_folder(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the fit of this name; None where there is no fit, but maybe an experiment."""
-    folder = whole_path(runs_dir) / check_name(name)
+    folder = whole_path(runs_dir) / check_experiment_name(name)
     return folder if (folder / FIT).is_file() else None
 
 
 def campaign_of(name: str, runs_dir: Path) -> list[Path]:
     """Return the searches of a campaign; none where `name` is an experiment, or nothing at all."""
-    folder = whole_path(runs_dir) / check_name(name)
+    folder = whole_path(runs_dir) / check_experiment_name(name)
     return [] if (experiment_of(folder) / JOURNAL).is_file() else experiments_in(folder)
 
 
 def campaign_folder(name: str, runs_dir: Path) -> Path | None:
     """Return the folder of the campaign or comparison of this name; None where `name` is something else, or nothing."""
-    folder = whole_path(runs_dir) / check_name(name)
+    folder = whole_path(runs_dir) / check_experiment_name(name)
     if (experiment_of(folder) / JOURNAL).is_file() or (folder / FIT).is_file():
         return None
     return folder if (folder / "comparison.json").is_file() or experiments_in(folder) else None
@@ -235,7 +235,7 @@ def folder_of(name: str, runs_dir: Path) -> Path:
         JournalError: there is no such experiment.
     """
     fit = name.removesuffix(f"/{SEARCH}")
-    folder = experiment_of(whole_path(runs_dir) / check_name(fit if fit_folder(fit, runs_dir) else name))
+    folder = experiment_of(whole_path(runs_dir) / check_experiment_name(fit if fit_folder(fit, runs_dir) else name))
     if not (folder / JOURNAL).is_file():
         inner = experiments_in(folder)
         if inner:

@@ -228,7 +228,7 @@ def places_of(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str,
     return {}
 
 
-def check_name(name: Any) -> str:
+def check_experiment_name(name: Any) -> str:
     """Return an experiment's name that is safe as a folder's. Raises ConfigError otherwise."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
@@ -374,7 +374,7 @@ def resolve(settings: Mapping[str, Any], document: Document | None = None) -> Ex
     default_name = None
     if space is not None and strategy is not None and seed is not None:
         default_name = name_after(space, data, searched_by, f"s{seed}")
-    name = attempt("name", check_name, present.get("name", default_name or "search"))
+    name = attempt("name", check_experiment_name, present.get("name", default_name or "search"))
     if space is not None and recipe:
         decided = {key.rpartition(".")[2] for key in space.domains if key.startswith(TRAIN)}  # nested ones too
         searched = [key for key in recipe if key in decided]

@@ -90,7 +90,7 @@ def watching(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def typed(fail: Fail, device: torch.device) -> Iterator[None]:
+def as_training_failures(fail: Fail, device: torch.device) -> Iterator[None]:
     """Name the errors by which torch says that memory ran out, or that the GPU has failed.
 
     Raises:

@@ -19,7 +19,7 @@ from nasforge.training.augmentation import augmented, check_images
 from nasforge.training.averaging import average_of
 from nasforge.training.depth import freeze, set_drop_path, set_dropout
 from nasforge.training.device import keep_freed_memory, memory_format, uses_bf16, without_overrun, without_stray_reads
-from nasforge.training.failures import TrainingFailed, check_shapes, typed
+from nasforge.training.failures import TrainingFailed, as_training_failures, check_shapes
 from nasforge.training.graphs import Forward, forward_of
 from nasforge.training.health import Health, where_not_finite
 from nasforge.training.hooks import Hook, Step, around_forward
@@ -118,7 +118,7 @@ def train(
     if fresh:
         initialise(network, recipe, derived_seed(seed, "init"))
     course = Course([*earlier, Phase(epochs, split, validation.split if validation else None, flops)], recipe)
-    with typed(meter.fail, device):
+    with as_training_failures(meter.fail, device):
         network.to(device).to(memory_format=layout)
         frozen = freeze(network, recipe.frozen_stages)  # before the optimizer: it takes what learns
         average = average_of(network, recipe, epochs)

@@ -276,10 +276,10 @@ def _shown(row: Mapping[str, Any], value: float) -> str:
 
 def remarks(state: State) -> list[str]:
     """Return what a reader must know to judge the result, in sentences: that nothing was learnt, what limits it."""
-    return [*sentences_about(state), *limits_of(state)]
+    return [*sentences_about(state), *limit_remarks(state)]
 
 
-def limits_of(state: State) -> list[str]:
+def limit_remarks(state: State) -> list[str]:
     """Return what limits the result: missed targets, weights of a supernet, a goal that was not reached."""
     best = state.best
     sentences = []

@@ -16,7 +16,7 @@ from nasforge.api.compare.campaign import (
     SearchOutcome,
     evaluator_of,
     folder_name,
-    optimum_of,
+    optimum_or_note,
     parse_strategies,
     read_search,
     run_all,
@@ -43,7 +43,7 @@ from nasforge.core.ranges import check_whole
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, from_user
 from nasforge.experiment.journal import JOURNAL, campaigns_in, dumps, experiments_in
-from nasforge.settings.experiment import DEFAULTS, ExperimentConfig, Named, check_name, resolve
+from nasforge.settings.experiment import DEFAULTS, ExperimentConfig, Named, check_experiment_name, resolve
 from nasforge.settings.values import NO_STARTS
 from nasforge.settings.yaml_file import Document
 from nasforge.views.groups import groups_of, label_of, some
@@ -175,7 +175,7 @@ def _report(
     from nasforge.views.comparison import compare_groups
     from nasforge.views.comparison_page import write_page, write_picture
 
-    optimum = optimum_of(config, notes)
+    optimum = optimum_or_note(config, notes)
     comparison = compare_groups(
         folder.name,
         groups_of(searches),
@@ -237,7 +237,7 @@ def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Pat
         again = whole_path(first) if isinstance(first, Path) else place / first
         if not (again / JOURNAL).is_file():
             return again
-    return place / check_name(name or ("campaign" if campaign else "comparison"))
+    return place / check_experiment_name(name or ("campaign" if campaign else "comparison"))
 
 
 # --- a campaign ------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def campaign_configs(
                 f"--strategies: {label_of(config.strategy)}: {error}", kind=error.kind, key="strategies"
             ) from None
     return [
-        replace(config, seed=seed, name=check_name(folder_name(config.strategy, seed)))
+        replace(config, seed=seed, name=check_experiment_name(folder_name(config.strategy, seed)))
         for seed in numbers
         for config in firsts
     ]

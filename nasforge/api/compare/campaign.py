@@ -228,7 +228,7 @@ def _finished(config: ExperimentConfig) -> list[Event] | None:
     return events if state.done and state.budget == config.budget else None
 
 
-def optimum_of(config: ExperimentConfig, notes: list[str]) -> float | None:
+def optimum_or_note(config: ExperimentConfig, notes: list[str]) -> float | None:
     """Return the best first objective in the table of this search; None, with a note, if it is unknown."""
     try:
         table = _table_of(config)

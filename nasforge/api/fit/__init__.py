@@ -40,7 +40,7 @@ from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
 from nasforge.experiment.journal import SEARCH
 from nasforge.registry import names
-from nasforge.settings.experiment import check_name
+from nasforge.settings.experiment import check_experiment_name
 from nasforge.settings.values import is_made, like_source, limits_of, made_of, unknown_source
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def fit(
     text = str(source)
     place = _place_of(text)
     inner = _innermost(place)
-    folder = whole_path(runs_dir) / check_name(_name_of(text) if name is None else name)
+    folder = whole_path(runs_dir) / check_experiment_name(_name_of(text) if name is None else name)
     if (is_made(inner) or not inner) and (problem := unknown_source(place)):
         raise DataError(f"data: {problem}", kind="unknown", key="data")
     if inner not in names("data") and not _is_there(inner):

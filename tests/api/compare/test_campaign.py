@@ -85,7 +85,7 @@ def test_folders_of_variants_differ() -> None:
     assert len(set(names)) == len(names)
     assert names[:2] == ["optuna-s3", "optuna-a-1-s3"]
     for name in names:
-        nasforge.settings.experiment.check_name(name)
+        nasforge.settings.experiment.check_experiment_name(name)
 
 
 def run(folder: Path, strategies: Any = "evolution", *, table: str = "Table", **settings: Any) -> Comparison:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from made_tables import FLAT, Silent, config_of, flat, looked_up, space, table, written
 
-from nasforge.api.compare.campaign import optimum_of
+from nasforge.api.compare.campaign import optimum_or_note
 from nasforge.api.search import make_evaluator, search
 from nasforge.cli.app import main
 from nasforge.core.space import Choice, Decision, Int
@@ -159,7 +159,7 @@ def test_a_table_that_knows_more_than_the_ladder_asks_for_is_said(tmp_path):
         config = config_of(tmp_path, flat(), path, {"signal": "e{epochs}"}, ladder=ladder, name=f"t{count}")
         messages, notes = list[str](), list[str]()
         search(config, say=messages.append)
-        optimum_of(config, notes)
+        optimum_or_note(config, notes)
         note = "measured at epoch 3, where the ladder ends; the table knows them until epoch 9"
         for remarks in (messages, notes):
             assert len([remark for remark in remarks if note in remark]) == count
