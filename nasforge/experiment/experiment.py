@@ -46,10 +46,10 @@ from nasforge.experiment.verdicts import (
     Check,
     admission,
     everything_breaks,
+    invalid_report,
     judged,
     nothing_is_admitted,
     rejection,
-    wrong_word,
 )
 from nasforge.settings.experiment import NO_PRUNER, places_of
 
@@ -177,7 +177,7 @@ class Experiment:
                 proposal = self._strategy.ask(number)
             if proposal is None:
                 return None
-            asked = self._sound(Asked(number, proposal))
+            asked = self._checked_proposal(Asked(number, proposal))
             if self._exhausts(asked.proposal):
                 with self._plugin("strategy", f"it took back trial {number}"):
                     self._strategy.withdraw(number)
@@ -211,7 +211,7 @@ class Experiment:
         try:
             step, metrics, rows = checks.report(step, metrics, alphas)
         except EventError as error:
-            self._close(number, wrong_word(error))
+            self._close(number, invalid_report(error))
             return False
         for earlier in trial.steps:
             if earlier.step == step:
@@ -219,7 +219,7 @@ class Experiment:
         reported = Reported(number, attempt, step, metrics, "continue", rows)
         problem = self.state.contradiction(reported)
         if problem:
-            self._close(number, wrong_word(problem))
+            self._close(number, invalid_report(problem))
             return False
         stop = self._prunes(trial, step, metrics)
         self._write(replace(reported, decision="stop") if stop else reported)
@@ -245,7 +245,7 @@ class Experiment:
         try:
             result = checks.result(result)
         except EventError as error:
-            self._close(number, wrong_word(error, result))
+            self._close(number, invalid_report(error, result))
             return
         if result.error and result.error.cause in RETRIED and trial.idle_attempts < self._max_attempts:
             self.fault(number)
@@ -253,7 +253,7 @@ class Experiment:
             return
         outcome = judged(trial, result, self.state)
         problem = self.state.misfit(trial, outcome)
-        self._close(number, wrong_word(f"trial {number}{problem}", result) if problem else outcome)
+        self._close(number, invalid_report(f"trial {number}{problem}", result) if problem else outcome)
 
     def closed(self, number: int) -> bool:
         """Return whether a trial has its result."""
@@ -406,7 +406,7 @@ class Experiment:
                 f"the {kind} '{name}' failed when {when}: {described(error)}. {_CORRECT}", kind="failed", key=kind
             ) from error
 
-    def _sound(self, asked: Asked) -> Asked:
+    def _checked_proposal(self, asked: Asked) -> Asked:
         """Return the strategy's proposal; an invalid one is refused before it is written to the journal."""
         try:
             asked = Asked(asked.number, checks.proposal(asked.proposal))

@@ -76,7 +76,7 @@ def rejection(costs: Mapping[str, float], state: State) -> Result:
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def wrong_word(problem: object, answer: object = None) -> Result:
+def invalid_report(problem: object, answer: object = None) -> Result:
     """Return the failure of a trial whose evaluator reported something that a journal cannot hold.
 
     Args:

@@ -28,7 +28,7 @@ from nasforge.core.errors import (
 from nasforge.core.protocols import Evaluator
 from nasforge.core.trial import CONTRADICTION, Measure, Result
 from nasforge.experiment.job import Job
-from nasforge.experiment.verdicts import wrong_word
+from nasforge.experiment.verdicts import invalid_report
 
 Alphas = Mapping[str, tuple[float, ...]] | None
 Send = Callable[..., bool]
@@ -136,11 +136,11 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if report.broken is not None:  # the evaluator has swallowed it
             raise report.broken
         if report.wrong is not None:  # and the evaluator ignored the exception
-            return wrong_word(report.wrong, answer)
+            return invalid_report(report.wrong, answer)
         result = checks.result(answer)
         return replace(result, metrics=_floats(result.metrics), scores=tuple(map(_floats, result.scores)))
     except EventError as error:
-        return wrong_word(error, answer)
+        return invalid_report(error, answer)
     except ConfigError as error:
         if isinstance(error, RecipeError) and isinstance(job.proposal, Measure):
             return Result.failed("error", str(error), CONTRADICTION)
@@ -151,7 +151,7 @@ def perform(evaluator: Evaluator, job: Job, send: Send) -> Result:
         if (stop := _stop_behind(error)) is not None:
             raise stop from error
         if report.wrong is not None:
-            return wrong_word(report.wrong)
+            return invalid_report(report.wrong)
         if _no_room(error):
             raise SearchError(
                 f"no space left on the device while trial {job.number} ran ({job.experiment}). Nothing finished is "

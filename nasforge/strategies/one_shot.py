@@ -164,12 +164,12 @@ class OneShot:
     def _adopt(self, number: int, proposal: Proposal) -> None:
         kept = (self._training, self._round, self._again, self._before, self._reached, self._accepted)
         if isinstance(proposal, TrainShared):
-            yardstick = None if self._policy is None else self._policy.begin_anew()
+            baseline = None if self._policy is None else self._policy.restart_rewards()
 
             def undo_training() -> None:
                 (self._training, self._round, self._again, self._before, self._reached, self._accepted) = kept
                 if self._policy is not None:
-                    self._policy.begin_anew(yardstick)
+                    self._policy.restart_rewards(baseline)
 
             self._undo = undo_training
             self._training = number

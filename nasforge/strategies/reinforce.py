@@ -121,17 +121,17 @@ class Reinforce:
         self._running.pop(number)
         self._seen.take_back()
 
-    def begin_anew(self, yardstick: tuple[Rewards, float] | None = None) -> tuple[Rewards, float]:
-        """Rank what comes by another yardstick; the policy stays.
+    def restart_rewards(self, baseline: tuple[Rewards, float] | None = None) -> tuple[Rewards, float]:
+        """Compare later results with another baseline; the policy stays.
 
         Args:
-            yardstick: an earlier one to go back to; None: a new one.
+            baseline: an earlier one to return to; None: a new one.
 
         Returns:
-            The yardstick until now.
+            The baseline until now.
         """
         earlier = (self._rewards, self._expected)
-        self._rewards, self._expected = yardstick or (self._new_rewards(), 0.0)
+        self._rewards, self._expected = baseline or (self._new_rewards(), 0.0)
         return earlier
 
     def draw(self, rng: random.Random, temperature: float = 1.0) -> Architecture:

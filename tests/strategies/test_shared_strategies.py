@@ -251,7 +251,7 @@ def test_rounds_are_ranked_among_themselves():
     for number in range(20):
         policy.ask(number)
         policy.tell(number, finished(0.3 + 0.001 * number))
-    policy.begin_anew()
+    policy.restart_rewards()
     rewards = [policy._rewards(finished(0.5 + 0.001 * ((7 * i) % 20))) for i in range(20)]
     assert abs(sum(rewards) / 20) < 0.5
 
