@@ -100,7 +100,7 @@ def search(work: Work) -> State:
     """Try candidates until the time for it is over, from the portfolio on."""
     plan, until = work.plan, work.until
     # the journal charges work, the log measures time: the keeper ends the search before the budget is charged
-    threads = int(work.plans["threads"])
+    threads = int(work.training_decision["threads"])
     torch.set_num_threads(threads)
     config = config_of(work, epochs=work.plan.epochs, threads=threads)
     entry = work.log.last("searched")

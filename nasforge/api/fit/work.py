@@ -172,7 +172,7 @@ class Work:
     def plan(self) -> Plan:
         """Plan by which candidates are trained and compared."""
         try:
-            plan = Plan(**self.plans["plan"])
+            plan = Plan(**self.training_decision["plan"])
             # a plan may be another fit's, with more images
             return replace(plan, images=None) if plan.images and plan.images >= len(self.pool) else plan
         except (TypeError, ValueError, KeyError) as error:
@@ -202,7 +202,7 @@ class Work:
         return self.plan.folds
 
     @cached_property
-    def plans(self) -> Mapping[str, Any]:
+    def training_decision(self) -> Mapping[str, Any]:
         """The decision on trainings: `plan`, `threads`, `second_per_step`."""
         value: Mapping[str, Any] = self.decide("trainings", self._planned)
         return value
@@ -216,7 +216,7 @@ class Work:
     @property
     def end(self) -> float:
         """Seconds that are kept for the test split, the export and the report; many test images need more of them."""
-        testing = _testing(self.whole, float(self.plans["second_per_step"]))
+        testing = _testing(self.whole, float(self.training_decision["second_per_step"]))
         if entry := self.log.last("yardsticks"):
             testing += sum(row["seconds"] for row in entry["rows"]) / self.folds
         return max(end_of(self.seconds), end_of(self.seconds) / 2 + testing)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def measure_pretrained(work: Work) -> list[Answered]:
     """Linear classifiers on features of pretrained networks, on the same folds as the other networks."""
     answered = []
-    torch.set_num_threads(int(work.plans["threads"]))
+    torch.set_num_threads(int(work.training_decision["threads"]))
     for name, file in work.backbones.items():
         entry = work.log.last("probed", backbone=name)
         if entry is None or entry.get("for_time", work.seconds) < work.seconds:
