@@ -1,6 +1,6 @@
 """From a folder of images to a proven model, in the time that the user gives.
 
-`fit` is a plan over the other verbs and never a second search loop: inspect the images, measure yardsticks that need
+`fit` is a plan over the other verbs and never a second search loop: inspect the images, measure baselines that need
 no network, search from a portfolio of good networks on, choose the winner on images that no candidate was trained on,
 train it again on everything but the test split, open the test split once, export, report.
 """

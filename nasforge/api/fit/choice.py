@@ -30,7 +30,7 @@ def choose_winner(work: Work, candidates: list[Answered], others: list[Answered]
     scores = {c.row.name: per_image(metric, work.truth, c.probabilities) for c in candidates}
     chosen = judging.choose(scores, {c.row.name: float(c.row.flops or math.inf) for c in candidates})
     winner = next(c for c in candidates if c.row.name == chosen.winner)
-    # yardsticks without probabilities of their own are compared by what they choose
+    # baselines without probabilities of their own are compared by what they choose
     shown = work.shown_metric
     its = per_image(shown, work.truth, winner.probabilities)
     ahead = [

@@ -1,4 +1,4 @@
-"""The rows of a fit's table: every network and yardstick with its figures on the folds and on the test split."""
+"""The rows of a fit's table: every network and baseline with its figures on the folds and on the test split."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nasforge.api.export import Exported
+from nasforge.api.fit.baselines import OnTest, measure_baselines
 from nasforge.api.fit.choice import choose_winner
 from nasforge.api.fit.curve import learning_curve, share_of_last
 from nasforge.api.fit.last import train_last
@@ -22,7 +23,6 @@ from nasforge.api.fit.schedule import BESIDE
 from nasforge.api.fit.search import candidates_of, search
 from nasforge.api.fit.ship import answer_of, keep_best, ship, test_answers_of, tested_once
 from nasforge.api.fit.work import Work, phase
-from nasforge.api.fit.yardsticks import OnTest, measure_yardsticks
 from nasforge.training.device import device_of
 
 Say = Callable[[str], None]
@@ -57,7 +57,7 @@ def _run(work: Work, say: Say) -> None:
         work.prepare()
         work.whole  # noqa: B018  (decodes)
     with phase(log, "yardsticks"):
-        others = measure_yardsticks(work)
+        others = measure_baselines(work)
     with phase(log, "pretrained"):
         probed = measure_pretrained(work)
     write_plan(work.folder, log)
@@ -102,10 +102,10 @@ def _run(work: Work, say: Say) -> None:
             folder = folders[row.name]
             temperature = float(chosen["temperature"]) if row is winner else 1.0
             rows.append(tested_once(work, row, folder.name, answer_of(work, folder, temperature)))
-        yardsticks = OnTest(work.pool, request.seed)
+        on_test = OnTest(work.pool, request.seed)
         for other in others:
             name = other.row.name
-            rows.append(tested_once(work, other.row, name, partial(yardsticks.answers, name)))
+            rows.append(tested_once(work, other.row, name, partial(on_test.answers, name)))
     rows.sort(key=lambda row: -row.val["accuracy"])
     won = next(row for row in rows if row.name == chosen["winner"])
     keep_best(work, folders[won.name], chosen, won)

@@ -164,7 +164,7 @@ def most_epochs(epochs: int, steps: int) -> int:
     return math.ceil(max(LONGER * epochs, LAST_EPOCHS, LAST_STEPS * epochs / steps))
 
 
-def yardsticks_of(seconds: float) -> float:
+def baseline_seconds(seconds: float) -> float:
     """Seconds that scikit-learn's models may take."""
     return min(max(3.0, 0.05 * seconds), 0.15 * seconds, 60.0)
 
@@ -196,7 +196,7 @@ def plan_of(
     Returns:
         None: there is too little time for any.
     """
-    left = seconds - end_of(seconds) - yardsticks_of(seconds) - used
+    left = seconds - end_of(seconds) - baseline_seconds(seconds) - used
     for candidates, least, share in _TIERS:
         for count in folds:
             seconds_each = max(least, share * PRESETS[preset] * _CANDIDATE[count > 1] * seconds / count / per_step)

@@ -33,7 +33,7 @@ def tested_once(work: Work, row: Row, what: str, answer: Callable[[Split], np.nd
 
     Args:
         row: without figures on the test split.
-        what: names the trained network, or the yardstick.
+        what: names the trained network, or the baseline.
         answer: asks it.
     """
     done = work.log.last("tested", what=what)

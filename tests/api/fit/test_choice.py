@@ -59,10 +59,10 @@ def test_the_winner_has_the_best_of_the_metric_that_is_asked_for(metric, name):
     assert entry["winner"] == name == best.row.name and metric_name(metric) in entry["reason"]
 
 
-def test_a_yardstick_is_ahead_by_macro_f1_where_that_is_asked_for():
-    network, yardstick = [answered("eager", eager(), trial=0)], [answered("SVM", careful(), kind="sklearn")]
-    assert chosen_by("f1_macro", network, yardstick)["beaten_by"] == ["SVM"]
-    assert chosen_by("balanced_accuracy", network, yardstick)["beaten_by"] == []
+def test_a_baseline_is_ahead_by_macro_f1_where_that_is_asked_for():
+    network, baseline = [answered("eager", eager(), trial=0)], [answered("SVM", careful(), kind="sklearn")]
+    assert chosen_by("f1_macro", network, baseline)["beaten_by"] == ["SVM"]
+    assert chosen_by("balanced_accuracy", network, baseline)["beaten_by"] == []
 
 
 def test_what_is_unsure_is_said_of_calibrated_answers():

@@ -76,7 +76,7 @@ def test_the_answer_is_a_network_that_has_learnt(fitted):
     assert all(Path(file).is_file() for file in fitted.content["exported"].values())
 
 
-def test_yardsticks_are_rows_and_never_the_winner(fitted):
+def test_baselines_are_rows_and_never_the_winner(fitted):
     kinds = {row.kind for row in fitted.leaderboard}
     assert {"majority", "sklearn"} <= kinds
     assert all(row.test and row.val for row in fitted.leaderboard)
@@ -193,7 +193,7 @@ def test_a_plan_of_more_folds_than_the_images_allow_is_named_and_can_be_correcte
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nasforge.api.fit.run.measure_yardsticks", stop)
+    monkeypatch.setattr("nasforge.api.fit.run.measure_baselines", stop)
     with pytest.raises(KeyboardInterrupt):  # the same command goes on with the corrected plan
         nasforge.fit(place / "few.npz", **settings(tmp_path, plan=plan))
 

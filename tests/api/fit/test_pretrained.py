@@ -59,7 +59,7 @@ def short():
         patch.setattr(f"{at}.work.plan_of", lambda *arguments: Plan(2, 1, 2, 0.1))
         patch.setattr(f"{at}.search.resolve", lambda content: resolve({**content, "budget": {"trials": 2}}))
         patch.setattr(f"{at}.last.last_epochs", lambda *arguments: 1)
-        patch.setattr(f"{at}.yardsticks.yardsticks_of", lambda seconds: 0.0)
+        patch.setattr(f"{at}.baselines.baseline_seconds", lambda seconds: 0.0)
         patch.setattr(f"{at}.pretrained.tune._MOST_EPOCHS", 3)
         patch.setattr(f"{at}.run.ship", lambda work: export(work.folder, ["safetensors"], work.folder / "exported"))
         yield

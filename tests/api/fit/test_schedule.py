@@ -64,7 +64,7 @@ def test_a_short_fit_keeps_most_of_its_time_for_the_last_training():
 
 def test_candidates_are_compared_on_fewer_folds_rather_than_one_candidate_on_many():
     plan = planned(600, per_step=0.129, used=10.0)
-    searched = schedule.search_until(600, plan) - 10.0 - schedule.yardsticks_of(600)
+    searched = schedule.search_until(600, plan) - 10.0 - schedule.baseline_seconds(600)
     assert plan.folds == 2 and searched >= 3 * plan.folds * plan.training
 
 

@@ -1,6 +1,6 @@
-"""Yardsticks without a network: the largest class, and scikit-learn on colour histograms and small pixels.
+"""Baselines without a network: the largest class, and scikit-learn on colour histograms and small pixels.
 
-They show whether a network is worth its cost. A yardstick never becomes `best/`.
+They show whether a network is worth its cost. A baseline never becomes `best/`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from nasforge.api.fit import judging
 from nasforge.api.fit.log import metric_name
 from nasforge.api.fit.rows import Row
-from nasforge.api.fit.schedule import yardsticks_of
+from nasforge.api.fit.schedule import baseline_seconds
 from nasforge.data.division import at_most
 from nasforge.data.npz import write_npz
 from nasforge.data.split import Split
@@ -38,7 +38,7 @@ _EDGE = 16
 """Side of the shrunk images, in pixels."""
 _BINS = 8
 _MOST = 4000
-"""Images that a yardstick learns from at most: an SVM's time grows with their square."""
+"""Images that a baseline learns from at most: an SVM's time grows with their square."""
 _MOST_CLASSES = 100
 """Number of classes above which only the forest is measured: an SVM has a classifier for every pair of them."""
 _PIECE = 2048
@@ -168,7 +168,7 @@ def _forecast(make: Make, x: np.ndarray, y: np.ndarray, asked: int, seed: int) -
 def on_folds(
     splits: Sequence[tuple[Split, Split]], seconds: float, seed: int, tested: int = 0
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray], float]]:
-    """Yardstick after yardstick: its name, (places of the images, probabilities) over all folds, and its seconds.
+    """Baseline after baseline: its name, (places of the images, probabilities) over all folds, and its seconds.
 
     Args:
         splits: what is trained on and what is asked, disjoint over the folds.
@@ -198,7 +198,7 @@ def on_folds(
 
 
 class OnTest:
-    """The yardsticks, taught by all images but those of the test split; features are computed once for all of them."""
+    """The baselines, taught by all images but those of the test split; features are computed once for all of them."""
 
     def __init__(self, train: Split, seed: int) -> None:
         """Take the images to learn from; nothing is computed yet."""
@@ -214,7 +214,7 @@ class OnTest:
         return features(self._taught)
 
     def answers(self, name: str, test: Split) -> np.ndarray:
-        """Train a yardstick and return its probabilities for the test split, N x classes."""
+        """Train a baseline and return its probabilities for the test split, N x classes."""
         if name == MAJORITY:
             return majority(self._train, test)
         if self._features_of_test is None or self._features_of_test[0] is not test:
@@ -223,13 +223,13 @@ class OnTest:
         return answer(MODELS[name], known, self._features_of_test[1], self._taught.classes, self._seed)
 
 
-def measure_yardsticks(work: Work) -> list[Answered]:
+def measure_baselines(work: Work) -> list[Answered]:
     """Return the largest class and scikit-learn's models, on the same folds as the networks."""
     kept = work.folder / "yardsticks.npz"
     if not work.log.last("yardsticks"):
         kept_answers: dict[str, np.ndarray] = {}
         rows = []
-        allowed = yardsticks_of(work.seconds)
+        allowed = baseline_seconds(work.seconds)
         for name, (places, probabilities), seconds in on_folds(
             work.splits, allowed, work.request.seed, work.data.test_images
         ):
