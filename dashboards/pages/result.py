@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from nasforge.api.fit.log import reading
+from nasforge.core.metrics import short_name
 from nasforge.dashboards.library import View, fit_result
 from nasforge.dashboards.pages.base import headline
 from nasforge.dashboards.pages.errors import errors_of_fit, errors_of_search
@@ -16,7 +17,6 @@ from nasforge.views import tables
 from nasforge.views.results import (
     bars_of_test,
     commands_for,
-    measure_of,
     networks_on_test,
     note_on_seeds,
     outcome_sentence,
@@ -38,7 +38,7 @@ def result(view: View) -> dict[str, Any]:
         commands = [*commands_for(entry.folder, state), *commands]
     tested = networks_on_test(state, entry.folder / "finalists")
     if tested and not content["rows"]:
-        measure = measure_of(tested[0]["metric"])
+        measure = short_name(tested[0]["metric"])
         content |= {"rows": tested, "bars": Markup(bars_of_test(tested, measure)), "measure": measure}  # noqa: S704
     if outcome is None and entry.kind != "fit":
         content |= {"sentence": outcome_sentence(state, tested, content["standing"]), "remarks": remarks(state)}

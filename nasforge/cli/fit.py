@@ -16,6 +16,7 @@ from nasforge.cli.output import Outcome
 from nasforge.cli.settings import check_data
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import StopNow
+from nasforge.core.metrics import short_name
 from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, is_locked
 from nasforge.views.fit_remarks import more_photos, warnings_on
 from nasforge.views.rounding import fixed
@@ -185,9 +186,6 @@ def _search_command(folder: Path) -> str:
     return command_line("show", f"{folder.name}/{SEARCH}", *runs_dir_option(folder.parent))
 
 
-_SHORT = {"balanced_accuracy": "balanced", "f1_macro": "macro F1"}
-
-
 def _show(content: Mapping[str, Any]) -> None:
     for warning in warnings_on(content):
         output.line(warning, "red")
@@ -215,8 +213,9 @@ def _show(content: Mapping[str, Any]) -> None:
         "seen before, by an earlier choice of this fit" if content["test_seen_before"] else "opened after the choice"
     )
     title = f"val: {where}; test: {split['test']} images, {opened}; * the winner"
-    judged = (f"val {_SHORT[metric]}",) if metric else ()
-    columns = ("row", "val accuracy", *judged, "test accuracy", "95 %", "test balanced", "test macro F1")
+    names = {"balanced_accuracy": "balanced", "f1_macro": short_name("f1_macro")}  # the columns are narrow
+    judged = (f"val {names[metric]}",) if metric else ()
+    columns = ("row", "val accuracy", *judged, "test accuracy", "95 %", *(f"test {name}" for name in names.values()))
     columns += ("params", "flops")
     output.table(title, columns, rows, left=("row",))
     output.line(f"Winner: {content['winner']}: {content['reason']}")

@@ -22,12 +22,14 @@ class Metric:
         maximise: whether more is better.
         title: its name on an axis.
         form: how a value is printed: `number`, `count` (40.0M) or `seconds`.
+        short: its name in sentences, without the split; empty: the key's last part, without underscores.
     """
 
     key: str
     maximise: bool
     title: str
     form: str = "number"
+    short: str = ""
 
 
 METRICS: dict[str, Metric] = {
@@ -36,11 +38,11 @@ METRICS: dict[str, Metric] = {
         Metric("val/accuracy", True, "validation accuracy"),
         Metric("val/accuracy_std", False, "standard deviation of the validation accuracy"),
         Metric("val/balanced_accuracy", True, "balanced validation accuracy"),
-        Metric("val/f1_macro", True, "validation F1 (macro)"),
-        Metric("val/precision_macro", True, "validation precision (macro)"),
-        Metric("val/recall_macro", True, "validation recall (macro)"),
-        Metric("val/roc_auc", True, "validation ROC AUC"),
-        Metric("val/loss", False, "validation loss"),
+        Metric("val/f1_macro", True, "validation F1 (macro)", short="macro F1"),
+        Metric("val/precision_macro", True, "validation precision (macro)", short="macro precision"),
+        Metric("val/recall_macro", True, "validation recall (macro)", short="macro recall"),
+        Metric("val/roc_auc", True, "validation ROC AUC", short="ROC AUC"),
+        Metric("val/loss", False, "validation loss", short="log loss"),
         Metric("train/loss", False, "training loss"),
         Metric("supernet/accuracy", True, "validation accuracy of the supernet"),
         Metric("supernet/derived_accuracy", True, "validation accuracy of the derived network"),
@@ -139,6 +141,13 @@ def title_of(key: str) -> str:
     if key.startswith("test/") and validated in METRICS:
         return METRICS[validated].title.replace("validation", "test")
     return key
+
+
+def short_name(key: str) -> str:
+    """Return a metric's name in sentences, without its split: `macro F1` of `test/f1_macro` and of `f1_macro`."""
+    name = key.partition("/")[2] or key
+    known = METRICS.get(key) or METRICS.get(f"val/{name}")
+    return known.short if known is not None and known.short else name.replace("_", " ")
 
 
 def form_of(key: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nasforge.core.metrics import short_name
 from nasforge.views.rounding import fixed
 
 _MOST_CLASSES = 8
@@ -31,10 +32,9 @@ def _on_baseline(content: Mapping[str, Any], name: str) -> str:
     metric = str(content.get("metric"))
     metric = metric if metric in won else "accuracy"  # the table has no log loss
     if metric in won and metric in baseline and won[metric] > baseline[metric]:
-        shown = {"f1_macro": "macro F1"}.get(metric, metric.replace("_", " "))
         return (
             f"{name} is ahead of the network on validation images, but the network is ahead on the test split, with "
-            f"{shown} {fixed(won[metric], 3)} against {fixed(baseline[metric], 3)}. "
+            f"{short_name(metric)} {fixed(won[metric], 3)} against {fixed(baseline[metric], 3)}. "
             "Give more time or more images to tell them apart."
         )
     return (

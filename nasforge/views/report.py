@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for
+from nasforge.core.metrics import short_name
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
@@ -28,7 +29,6 @@ from nasforge.views.reader import Reader
 from nasforge.views.results import (
     bars_of_test,
     commands_for,
-    measure_of,
     networks_on_test,
     note_on_seeds,
     outcome_sentence,
@@ -157,7 +157,7 @@ def _settings(reader: Reader) -> list[tuple[str, str]]:
 def _test_split(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
-    measure = measure_of(rows[0]["metric"])
+    measure = short_name(rows[0]["metric"])
     return page.section("On the test split", bars_of_test(rows, measure), page.tested(rows, measure))
 
 

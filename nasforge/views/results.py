@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
+from nasforge.core.metrics import short_name
 from nasforge.core.paths import inside
 from nasforge.core.trial import Measure, Trial
 from nasforge.core.trust import view
@@ -185,11 +186,6 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def measure_of(key: str) -> str:
-    """`test/f1_macro` -> `f1 macro`."""
-    return key.partition("/")[2].replace("_", " ")
-
-
 def note_on_seeds(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what the answers of the winner are, where its figure is a mean of several seeds; else empty.
 
@@ -264,7 +260,7 @@ def _test_sentence(won: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     compared = "".join(
         f" The reference {row['network']} reaches {_shown(row, row['value'])}." for row in of_winner or references[:1]
     )
-    what = f"{_shown(won, won['value'])} {measure_of(won['metric'])} on the test split"
+    what = f"{_shown(won, won['value'])} {short_name(won['metric'])} on the test split"
     several = "the same with each of the" if won["low"] is None else "the mean of"
     seeds = f"{several} {won['n']} seeds" if won["n"] > 1 else "with one seed"
     return f"The best network reaches {what}{interval}, {seeds}.{compared}"

@@ -7,7 +7,7 @@ from expecting import raises
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
-from nasforge.core.metrics import METRICS, column_direction, direction, form_of, metric_of_column, title_of
+from nasforge.core.metrics import METRICS, column_direction, direction, form_of, metric_of_column, short_name, title_of
 
 LESS = [
     *("val/mse", "mse", "val/mse_std", "val/MSE", "valid_rmse", "val/mae", "val/nll", "val/perplexity", "val/loss"),
@@ -71,4 +71,6 @@ def test_how_values_are_printed():
         "number",
         "number",
     ]
+    names = [short_name(key) for key in ("val/f1_macro", "test/f1_macro", "f1_macro", "train/loss", "test/own_metric")]
+    assert names == ["macro F1", "macro F1", "macro F1", "loss", "own metric"]
     assert title_of("cost/flops") == "FLOPs (multiply-adds)" and title_of("val/own") == "val/own"

@@ -22,9 +22,9 @@ from sklearn.svm import SVC
 from torch.nn.functional import adaptive_avg_pool2d
 
 from nasforge.api.fit import judging
-from nasforge.api.fit.log import metric_name
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import baseline_seconds
+from nasforge.core.metrics import short_name
 from nasforge.data.division import at_most
 from nasforge.data.npz import write_npz
 from nasforge.data.split import Split
@@ -242,7 +242,7 @@ def measure_baselines(work: Work) -> list[Answered]:
             name: judging.figures(work.truth, answers)[work.shown_metric] for name, answers in kept_answers.items()
         }
         best = max(values, key=lambda name: values[name])
-        work.say(f"best baseline: {best}, {metric_name(work.shown_metric)} {fixed(values[best], 3)}")
+        work.say(f"best baseline: {best}, {short_name(work.shown_metric)} {fixed(values[best], 3)}")
     entry = work.log.last("yardsticks")
     assert entry is not None  # noqa: S101
     with np.load(kept, allow_pickle=False) as file:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from nasforge.api.fit import judging
 from nasforge.api.fit.judging import Choice, calibrated, confusions, doubtful, is_constant, per_image
-from nasforge.api.fit.log import metric_name
 from nasforge.core.errors import SearchError
+from nasforge.core.metrics import short_name
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Answered, Work
@@ -83,8 +83,8 @@ def _why(chosen: Choice, metric: str, late: bool) -> str:
     if chosen.compared == 1:
         return "the only candidate that was trained to the end"
     if chosen.winner == chosen.best:
-        return f"the best {metric_name(metric)} of {chosen.compared} candidates, and none is cheaper within the noise"
+        return f"the best {short_name(metric)} of {chosen.compared} candidates, and none is cheaper within the noise"
     return (
         f"the first of the cheapest of {chosen.compared} candidates that are not clearly behind the best, "
-        f"{chosen.best} (by {chosen.behind:.4f} in {metric_name(metric)}, standard error {chosen.error:.4f})"
+        f"{chosen.best} (by {chosen.behind:.4f} in {short_name(metric)}, standard error {chosen.error:.4f})"
     )

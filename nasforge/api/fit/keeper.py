@@ -9,6 +9,7 @@ from collections.abc import Callable
 from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import JournalError, StopNow, TimeOver
 from nasforge.core.events import Checked, Event, Reported, Told
+from nasforge.core.metrics import short_name
 from nasforge.experiment.experiment import Experiment
 from nasforge.views.rounding import fixed
 
@@ -16,7 +17,7 @@ _NEVER_STOPPED = 3
 """Trials that must have come as far before ASHA stops one."""
 _GRACE = 0.02
 """Share of the time of the fit by which a training that was forecast to fit may be late."""
-_SHOWN = {"val/accuracy": "accuracy", "val/f1_macro": "macro F1"}
+_SHOWN = ("val/accuracy", "val/f1_macro")
 _LOOKING, _FIRST = 0.25, 0.5
 """Shares of the time of the last trainings in which a first candidate within the limits is looked for, and trained."""
 _CAUTION = 1.1
@@ -149,7 +150,7 @@ class Keeper:
                 f"candidate {number} was much slower than forecast: its trainings ended early, and no other is tried. "
                 "Give more --time"
             )
-        figures = [f"{_SHOWN[key]} {fixed(result.metrics[key], 3)}" for key in _SHOWN if key in result.metrics]
+        figures = [f"{short_name(key)} {fixed(result.metrics[key], 3)}" for key in _SHOWN if key in result.metrics]
         best = " (best so far)" if self._experiment.state.best is trial else ""
         cause = "" if result.error is None else f": {result.error.message}"
         shown = ", ".join([f"{result.status}{cause}", *figures])

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError, one_line
+from nasforge.core.metrics import short_name
 from nasforge.core.ranges import is_number, is_whole
 from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone, unwritable
 
@@ -339,7 +340,7 @@ class FitLog:
         if entry is None:
             value, reason = make()
             entry = self.write("decision", name=name, value=value, reason=reason)
-            text = metric_name(str(value)) if name == "metric" else shown(value)
+            text = short_name(str(value)) if name == "metric" else shown(value)
             plain = "" if isinstance(value, Mapping) else f"{text}, "
             say(f"{name.replace('_', ' ')}: {plain}{reason}")
         return entry["value"]  # type: ignore[no-any-return]
@@ -358,11 +359,6 @@ class FitLog:
             with contextlib.suppress(OSError):  # other files lie there
                 self.folder.rmdir()
         self.close()
-
-
-def metric_name(metric: str) -> str:
-    """Return the name of a metric in sentences: `macro F1` for `f1_macro`."""
-    return {"f1_macro": "macro F1", "loss": "log loss"}.get(metric, metric.replace("_", " "))
 
 
 def shown(value: Any) -> str:

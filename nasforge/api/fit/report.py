@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from nasforge.api.fit.judging import Confusion, confusions
-from nasforge.api.fit.log import metric_name, shown
+from nasforge.api.fit.log import shown
 from nasforge.api.fit.rows import METRICS
 from nasforge.core.errors import ConfigError
+from nasforge.core.metrics import short_name
 from nasforge.exporters.network_folder import load
 from nasforge.views import page
 from nasforge.views.answers import MOST_IN_MATRIX, confusion_of, read_answers, surest_mistakes
@@ -76,7 +77,7 @@ def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
 
 
 def _rows(content: Mapping[str, Any]) -> str:
-    titles = [{"f1_macro": "macro F1"}.get(name, shown(name)) for name in METRICS]
+    titles = [short_name(name) for name in METRICS]
     header = ["network", *(f"{title} ({split})" for split in ("val", "test") for title in titles)]
     header += ["accuracy (test), 95\u00a0%", "parameters", "FLOPs", "seconds"]
     body = []
@@ -96,7 +97,7 @@ def _protocol(work: Work, content: Mapping[str, Any]) -> str:
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
         f"{content['compared']} that were compared, of {content['tried']} that were tried, by "
-        f"{metric_name(content['metric'])}: {content['reason']}. "
+        f"{short_name(content['metric'])}: {content['reason']}. "
         f"test: {split['test']} images, opened after the choice, once per row."
     )
 

@@ -7,9 +7,9 @@ import pytest
 
 from nasforge.api.fit import judging
 from nasforge.api.fit.choice import choose_winner
-from nasforge.api.fit.log import metric_name
 from nasforge.api.fit.rows import Row, metrics_of
 from nasforge.api.fit.work import Answered
+from nasforge.core.metrics import short_name
 
 TRUTH = np.repeat([0, 1, 2], [400, 30, 30])
 
@@ -56,7 +56,7 @@ def test_the_winner_has_the_best_of_the_metric_that_is_asked_for(metric, name):
     candidates = [answered("eager", eager(), trial=0), answered("careful", careful(), trial=1)]
     best = max(candidates, key=lambda candidate: candidate.row.val[metric])
     entry = chosen_by(metric, candidates)
-    assert entry["winner"] == name == best.row.name and metric_name(metric) in entry["reason"]
+    assert entry["winner"] == name == best.row.name and short_name(metric) in entry["reason"]
 
 
 def test_a_baseline_is_ahead_by_macro_f1_where_that_is_asked_for():

@@ -11,12 +11,13 @@ import torch
 
 from nasforge.api.fit import judging
 from nasforge.api.fit.judging import per_image
-from nasforge.api.fit.log import FINALISTS, metric_name
+from nasforge.api.fit.log import FINALISTS
 from nasforge.api.fit.pretrained import probe, tune
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.ship import ask
 from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.metrics import short_name
 from nasforge.data.npz import write_npz
 from nasforge.exporters.network_folder import save_network
 from nasforge.training.device import device_of
@@ -79,7 +80,7 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
         "flops": probed.costs["cost/flops"],
         "seconds": seconds,
     }
-    metric = metric_name(work.shown_metric)
+    metric = short_name(work.shown_metric)
     description = f"a linear classifier on its features at {probed.resolution} pixels, {metric} {figure:.3f}"
     return {
         "said": description,
