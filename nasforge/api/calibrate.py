@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from nasforge.api.search import Say, search
+from nasforge.api.search import search
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Budget
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Tracker
 from nasforge.core.ranges import check_whole
+from nasforge.core.say import Say, to_stderr
 from nasforge.experiment.experiment import Experiment
 from nasforge.settings.experiment import ExperimentConfig, Named, name_after, name_from, resolve
 from nasforge.views.calibration import Calibration, calibration
@@ -29,7 +29,7 @@ def calibrate(
     trials: int = 100,
     config: ExperimentConfig | None = None,
     trackers: Sequence[Tracker] = (),
-    say: Say = lambda text: print(text, file=sys.stderr),
+    say: Say = to_stderr,
     on_open: Callable[[Experiment], None] = lambda experiment: None,
     **settings: Any,
 ) -> Calibration:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from nasforge.core.events import SCHEMA, Header
 from nasforge.core.goals import COSTS, OPTIMUM
 from nasforge.core.ladder import in_unit
 from nasforge.core.protocols import Checks, Evaluator, Preflight, Tabulated, Timed, Tracker
+from nasforge.core.say import Say, to_stderr
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trial import ENSEMBLE, Proposal
 from nasforge.experiment.experiment import Experiment
@@ -37,8 +37,6 @@ _UNBUILDABLE_IN_A_ROW = 50
 _LOOKED_UP_IN_A_ROW = 2000
 """Of a partial table, which may hold few of its space's points; asking it for one that it has not costs nothing."""
 _COSTS = tuple(f"cost/{name}" for name in COSTS)
-Say = Callable[[str], None]
-"""Takes a sentence for the user."""
 
 
 def search(
@@ -46,7 +44,7 @@ def search(
     *,
     made_evaluator: Evaluator | None = None,
     trackers: Sequence[Tracker] = (),
-    say: Say = lambda text: print(text, file=sys.stderr),
+    say: Say = to_stderr,
     on_open: Callable[[Experiment], None] = lambda experiment: None,
     patient: bool = True,
     **settings: Any,

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nasforge.core.errors import StopNow
+from nasforge.core.say import Say
 
 if TYPE_CHECKING:
     from nasforge.experiment.experiment import Experiment
@@ -40,7 +41,7 @@ class Asked:
 
 
 @contextmanager
-def search_signals(experiment: Experiment, say: Callable[[str], None], patient: bool = True) -> Iterator[Asked]:
+def search_signals(experiment: Experiment, say: Say, patient: bool = True) -> Iterator[Asked]:
     """Ctrl-C once: no new trials; twice, SIGTERM or SIGHUP: stop now. Only where signals can be received (main thread).
 
     Without `patient` the first Ctrl-C stops now.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasforge.api.fit.log import entries_of, finished_of
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import DataError, NasforgeError
+from nasforge.core.say import Say, silent
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trust import foreign, view
 from nasforge.experiment.journal import JOURNAL, fit_of
@@ -21,14 +21,12 @@ from nasforge.views.reader import Reader
 if TYPE_CHECKING:
     from nasforge.views.mlflow.progress import Progress
 
-_SAY = Callable[[str], None]
-
 
 def track(
     folder: Path,
     uri: str | None = None,
     *,
-    say: _SAY = lambda text: None,
+    say: Say = silent,
     progress: Progress = lambda done, total: None,
 ) -> int:
     """Deliver everything of a search, or of the fit that holds it, that MLflow has not received.
@@ -62,7 +60,7 @@ def track(
     return count
 
 
-def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
+def track_results(folder: Path, uri: str | None, say: Say) -> None:
     """Deliver what a fit or a retraining has added at its end; problems are reported and never raised.
 
     Args:
@@ -82,7 +80,7 @@ def track_results(folder: Path, uri: str | None, say: _SAY) -> None:
         say(f"{error}. The results of '{place.name}' are safe. Deliver them later: {command_for(place, 'track')}")
 
 
-def track_files(folder: Path, uri: str | None, state: State, say: _SAY, *, stopped: bool = False) -> None:
+def track_files(folder: Path, uri: str | None, state: State, say: Say, *, stopped: bool = False) -> None:
     """Deliver the drawings of a search at its end; problems are reported and never raised.
 
     Args:
@@ -146,7 +144,7 @@ def _winner_svg(folder: Path) -> str:
 
 
 def track_comparison(
-    folder: Path, uri: str | None = None, *, say: _SAY = lambda text: None, progress: Progress | None = None
+    folder: Path, uri: str | None = None, *, say: Say = silent, progress: Progress | None = None
 ) -> int:
     """Deliver the result of a campaign or a comparison, unless MLflow has it.
 
@@ -170,7 +168,7 @@ def track_comparison(
     return track_campaign(folder, content, place, say=say, progress=progress)
 
 
-def _register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
+def _register_winner(folder: Path, uri: str | None, say: Say) -> None:
     """Register the network of a search, or of a fit, that has met the test split; says what came of it.
 
     Args:
@@ -198,7 +196,7 @@ def _register_winner(folder: Path, uri: str | None, say: _SAY) -> None:
         say(f"The network of '{place.name}' is not registered in MLflow: {error}")
 
 
-def _exported(experiment: Path, scratch: Path, say: _SAY) -> Path:
+def _exported(experiment: Path, scratch: Path, say: Say) -> Path:
     """Return a folder with the network as an ONNX file and its model card.
 
     Its builder runs only with the consent that `nasforge.load` asks for.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nasforge import registry
-from nasforge.api.search import Say, admit_cluster, search
+from nasforge.api.search import admit_cluster, search
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
 from nasforge.core.goals import Budget, Objective
@@ -17,6 +16,7 @@ from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Tracker
 from nasforge.core.recipe import settings_of
+from nasforge.core.say import Say, to_stderr
 from nasforge.core.space import Choice, Decision, Domain, SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.core.trust import foreign, typed
@@ -72,7 +72,7 @@ def tune(
     weights: str | Path | None = None,
     data: Any = None,
     trackers: Sequence[Tracker] = (),
-    say: Say = lambda text: print(text, file=sys.stderr),
+    say: Say = to_stderr,
     on_open: Callable[[Experiment], None] = lambda experiment: None,
     trust: bool = False,
     **settings: Any,

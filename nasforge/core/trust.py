@@ -17,7 +17,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import TrustError
+from nasforge.core.say import Say, silent
 
 STATE_DIR = "NASFORGE_STATE_DIR"
 """Environment variable: the folder that holds the records of consent."""
@@ -59,7 +60,7 @@ class _Source:
     kind: str
     folders: tuple[Path, ...] = ()
     trust: bool = False
-    say: Callable[[str], None] = lambda text: None
+    say: Say = silent
     admitted: set[str] = field(default_factory=set)
 
 
@@ -76,7 +77,7 @@ def _source(source: _Source) -> Iterator[None]:
 
 
 @contextmanager
-def from_user(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+def from_user(say: Say = silent) -> Iterator[None]:
     """Read the user's own settings, which may name code; inside `foreign` or `view` those rules stay in force."""
     with _source(_SOURCE.get() or _Source("user", say=say)):
         yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,7 +23,6 @@ from nasforge.api.compare.campaign import (
     worst_of,
 )
 from nasforge.api.search import (
-    Say,
     make_pruner,
     make_strategy,
     preflight,
@@ -40,6 +38,7 @@ from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
+from nasforge.core.say import Say, to_stderr
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, from_user
 from nasforge.experiment.journal import JOURNAL, campaigns_in, dumps, experiments_in
@@ -76,7 +75,7 @@ def compare(
     tracking_uri: str | None = None,
     document: Document | None = None,
     progress: Progress = lambda name, done, total: None,
-    say: Say = lambda text: print(text, file=sys.stderr),
+    say: Say = to_stderr,
     trust: bool = False,
     **settings: Any,
 ) -> Comparison:

@@ -28,6 +28,7 @@ from nasforge.core.errors import ConfigError, JournalError, NasforgeError, Searc
 from nasforge.core.events import Asked, Event, Told, event_to_json, header_of
 from nasforge.core.importing import Places, adopt, places
 from nasforge.core.protocols import Evaluator, Tabulated
+from nasforge.core.say import silent
 from nasforge.experiment.experiment import VOLATILE, Experiment
 from nasforge.experiment.journal import dumps, has_begun, loads, read_events
 from nasforge.experiment.state import differing, replay
@@ -203,7 +204,7 @@ def run_search(config: ExperimentConfig) -> SearchOutcome:
     failure = ""
     evaluator = evaluator_of(config)
     try:
-        search(config, made_evaluator=evaluator, trackers=[heard], say=lambda text: None, on_open=opened.append)
+        search(config, made_evaluator=evaluator, trackers=[heard], say=silent, on_open=opened.append)
     except SearchError as error:
         failure = str(error)
     if opened and opened[0].stopping:

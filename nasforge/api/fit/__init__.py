@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time as clock
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from nasforge.core import trust
 from nasforge.core.errors import ConfigError, DataError, JournalError, did_you_mean
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
+from nasforge.core.say import Say, to_stderr
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
 from nasforge.experiment.journal import SEARCH
@@ -46,7 +46,6 @@ from nasforge.settings.values import is_made, like_source, limits_of, made_of, u
 if TYPE_CHECKING:
     from nasforge.api.export import Exported
 
-Say = Callable[[str], None]
 
 _SPELT_OUT = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "oe"}
@@ -137,7 +136,7 @@ def fit(
     tracking_uri: str | None = None,
     seed: int = 0,
     device: str = "auto",
-    say: Say = lambda text: print(text, file=sys.stderr),
+    say: Say = to_stderr,
     began: float | None = None,
 ) -> Fitted:
     """Find, train and export a network for images, within a time. The same call continues a fit that was stopped.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 from nasforge.api.fit.log import FitLog
 from nasforge.core.errors import JournalError, StopNow, TimeOver
 from nasforge.core.events import Checked, Event, Reported, Told
 from nasforge.core.metrics import short_name
+from nasforge.core.say import Say
 from nasforge.experiment.experiment import Experiment
 from nasforge.views.rounding import fixed
 
@@ -36,7 +36,7 @@ class Keeper:
         log: FitLog,
         end: float,
         trainings: int,
-        say: Callable[[str], None],
+        say: Say,
         last: float = 0.0,
         needed: float = 0.0,
     ) -> None:

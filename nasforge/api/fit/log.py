@@ -23,6 +23,7 @@ from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError, one_line
 from nasforge.core.metrics import short_name
 from nasforge.core.ranges import is_number, is_whole
+from nasforge.core.say import Say
 from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone, unwritable
 
 SCHEMA = 1
@@ -328,7 +329,7 @@ class FitLog:
         )
         return next(fits, None)
 
-    def decide(self, name: str, make: Callable[[], tuple[_Value, str]], say: Callable[[str], None]) -> _Value:
+    def decide(self, name: str, make: Callable[[], tuple[_Value, str]], say: Say) -> _Value:
         """Return a decision with its reason: read back where it was taken before, else taken, written and printed.
 
         Args:

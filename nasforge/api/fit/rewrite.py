@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nasforge.api.fit.log import REPORT, FitLog, Request, entries_of, finished_of, reading
 from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.say import silent
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.experiment.journal import FIT
 
@@ -38,7 +39,7 @@ def rewrite_report(folder: Path, page: Path | None = None) -> Path:
             raise JournalError(
                 f"{folder / FIT}: has no answers of {content['winner']}. Restore it from a backup", kind="missing"
             )
-        work = Work(log, _request_of(folder, inputs), float(finished["seconds"]), NO_TRACKING, lambda text: None)
+        work = Work(log, _request_of(folder, inputs), float(finished["seconds"]), NO_TRACKING, silent)
         answers = test_answers_of(work, str(tested["what"]))
         if not answers.is_file():
             raise ConfigError(f"{answers}: this file is missing, and the report needs it. Restore it", kind="missing")

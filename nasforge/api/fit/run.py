@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from nasforge.api.fit.schedule import BESIDE
 from nasforge.api.fit.search import candidates_of, search
 from nasforge.api.fit.ship import answer_of, keep_best, ship, test_answers_of, tested_once
 from nasforge.api.fit.work import Work, phase
+from nasforge.core.say import Say
 from nasforge.training.device import device_of
-
-Say = Callable[[str], None]
 
 
 def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: Say) -> None:

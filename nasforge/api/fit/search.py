@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
 from nasforge.api.starts import CLASS_WEIGHTS
 from nasforge.core.errors import JournalError, SearchError, TimeOver
+from nasforge.core.say import Say
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.experiment.journal import SEARCH, has_begun, read_header
 from nasforge.experiment.state import State, load_state
@@ -128,7 +128,7 @@ def search(work: Work) -> State:
     return state
 
 
-def _quietly(say: Callable[[str], None]) -> Callable[[str], None]:
+def _quietly(say: Say) -> Say:
     """Pass on the messages of the search, without notes on data, which are printed already, and on the runner."""
     return lambda text: None if text.startswith(("Note: data ", "Note: trial ")) else say(text)
 

@@ -36,6 +36,7 @@ from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.recipe import recipe_of
+from nasforge.core.say import Say
 from nasforge.core.space import SearchSpace
 from nasforge.data import ImageData, Split, load_data
 from nasforge.evaluators.cross_validation import in_folds
@@ -46,7 +47,6 @@ from nasforge.training.device import device_of
 from nasforge.training.meter import trainings_end_by
 from nasforge.views.fit_remarks import sentences_on
 
-Say = Callable[[str], None]
 _TICK_S = 10.0
 _USUAL_BATCH = 32
 _OF_CLASS = 20

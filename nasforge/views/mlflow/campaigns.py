@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from nasforge.core.architecture import digest
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import JournalError, NasforgeError, TrackingError
 from nasforge.core.goals import Objective
+from nasforge.core.say import Say, silent
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.core.uri import sqlite_file, without_password
 from nasforge.experiment.journal import dumps
@@ -46,7 +47,6 @@ RESULT = "comparison.json"
 _FILES = (RESULT, "comparison.html", "comparison.png")
 _BATCH = 900
 _SIGNAL = "campaign/signal"
-_Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def track_campaign(
     content: Mapping[str, Any],
     uri: str | None,
     *,
-    say: _Say = lambda text: None,
+    say: Say = silent,
     progress: Progress | None = None,
 ) -> int:
     """Write a comparison to MLflow, unless it is there; the runs of an earlier result of the same campaign are deleted.
@@ -150,7 +150,7 @@ def track_campaign(
 class _Delivery:
     """One delivery of a campaign, which holds the lock."""
 
-    def __init__(self, folder: Path, uri: str, say: _Say, progress: Progress) -> None:
+    def __init__(self, folder: Path, uri: str, say: Say, progress: Progress) -> None:
         self._folder, self._uri, self._say, self._progress = folder, uri, say, progress
         self._ids = read_ids(folder)
         self._mine = ids_of(self._ids, uri, folder.parent)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
+from nasforge.core.say import Say
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Takes how much MLflow has, and how much it is to have."""
 
@@ -15,7 +17,7 @@ _FIRST_S, _PAUSE_S = 3.0, 10.0
 class ProgressLines:
     """Prints a line now and then, and none for a delivery that is short."""
 
-    def __init__(self, say: Callable[[str], None], name: str, unit: str, command: str) -> None:
+    def __init__(self, say: Say, name: str, unit: str, command: str) -> None:
         """Start the clock.
 
         Args:

@@ -10,12 +10,13 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nasforge.core.errors import NasforgeError, TimeOver, TrackingError
 from nasforge.core.events import Event
+from nasforge.core.say import Say, silent
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.views.mlflow.client import advice, reason
 from nasforge.views.mlflow.delivery import Delivery
@@ -48,7 +49,7 @@ class MlflowTracker:
         folder: Path,
         uri: str | None = None,
         *,
-        say: Callable[[str], None] = _warn,
+        say: Say = _warn,
         every_s: float = 1.0,
         patience_s: float = 12.0,
         wait_s: float = 60.0,
@@ -204,7 +205,7 @@ def track(
     uri: str | None = None,
     name: str = "",
     *,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = silent,
     fit: Mapping[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> int:

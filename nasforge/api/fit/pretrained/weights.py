@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +18,7 @@ from timm.models import load_state_dict
 from nasforge.api.fit.log import NO_PRETRAINED
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError, did_you_mean, one_line
+from nasforge.core.say import Say
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.models.network import build
 from nasforge.training.artifacts import write_tensors
@@ -64,7 +64,7 @@ def check_asked(weights: str | None, backbone: str | None, pretrained: str | Non
 
 
 def backbones_of(
-    weights: str | None, backbone: str | None, pretrained: str | None, say: Callable[[str], None]
+    weights: str | None, backbone: str | None, pretrained: str | None, say: Say
 ) -> tuple[dict[str, str], str]:
     """Return the networks that take part, timm's name -> file of weights, and the reason in words.
 
@@ -220,7 +220,7 @@ def small_ones_cached() -> dict[str, Path]:
     return files
 
 
-def download(name: str, say: Callable[[str], None]) -> Path:
+def download(name: str, say: Say) -> Path:
     """Download timm's weights into the cache of Hugging Face, after size and licence are printed.
 
     Raises:
