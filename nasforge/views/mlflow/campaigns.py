@@ -32,9 +32,9 @@ from nasforge.views.mlflow.client import (
 from nasforge.views.mlflow.page import view_tag
 from nasforge.views.mlflow.position import (
     FLAT,
+    delivery_locked,
     ids_of,
     is_copy,
-    lock_delivery,
     new_ids,
     one_creator,
     read_ids,
@@ -133,18 +133,16 @@ def track_campaign(
         TrackingError: MLflow cannot keep runs there, does not answer, or another process delivers this campaign.
     """
     full = tracking_uri(uri, folder.parent)
-    lock = lock_delivery(folder)
-    try:
-        lines = ProgressLines(say, folder.name, "runs", command_for(folder, "track"))
-        return _Delivery(folder, full, say, progress or lines).deliver(content)
-    except NasforgeError:
-        raise
-    except Exception as error:  # whatever a server, a database driver or the network throws
-        raise TrackingError(
-            f"MLflow at {without_password(full)} takes nothing ({reason(error, full)})", kind="failed"
-        ) from None
-    finally:
-        os.close(lock)
+    with delivery_locked(folder):
+        try:
+            lines = ProgressLines(say, folder.name, "runs", command_for(folder, "track"))
+            return _Delivery(folder, full, say, progress or lines).deliver(content)
+        except NasforgeError:
+            raise
+        except Exception as error:  # whatever a server, a database driver or the network throws
+            raise TrackingError(
+                f"MLflow at {without_password(full)} takes nothing ({reason(error, full)})", kind="failed"
+            ) from None
 
 
 class _Delivery:

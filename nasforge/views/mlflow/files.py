@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from nasforge.experiment.journal import fit_of
 from nasforge.experiment.state import State
 from nasforge.views import charts
 from nasforge.views.mlflow.client import MlflowClient, reason
-from nasforge.views.mlflow.position import ids_of, lock_delivery, read_ids, write_ids
+from nasforge.views.mlflow.position import delivery_locked, ids_of, read_ids, write_ids
 from nasforge.views.mlflow.threads import within
 from nasforge.views.svg import standalone
 from nasforge.views.tables import front_axes
@@ -55,33 +54,31 @@ def log_files(folder: Path, uri: str | None, files: Mapping[str, Path], limit_s:
         TrackingError: another process delivers the search, or the artifacts' store takes nothing, or not in time.
     """
     full = tracking_uri(uri, folder.parent)
-    lock = lock_delivery(folder)
-    try:
-        ids = read_ids(folder)
-        mine = ids_of(ids, full, folder.parent)
-        before = json.loads(mine["files"] or "{}")
-        now = {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in files.items()}
-        changed = {name: files[name] for name, digest in now.items() if before.get(name) != digest}
-        if not changed:
-            return 0
-        client = MlflowClient(tracking_uri=full)
+    with delivery_locked(folder):
+        try:
+            ids = read_ids(folder)
+            mine = ids_of(ids, full, folder.parent)
+            before = json.loads(mine["files"] or "{}")
+            now = {name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for name, file in files.items()}
+            changed = {name: files[name] for name, digest in now.items() if before.get(name) != digest}
+            if not changed:
+                return 0
+            client = MlflowClient(tracking_uri=full)
 
-        def send() -> None:
-            for name, file in changed.items():
-                client.log_artifact(mine["parent_run_id"], str(file), name.rpartition("/")[0] or None)
+            def send() -> None:
+                for name, file in changed.items():
+                    client.log_artifact(mine["parent_run_id"], str(file), name.rpartition("/")[0] or None)
 
-        if math.isinf(limit_s):
-            send()
-        else:
-            within(limit_s, send)
-        mine["files"] = json.dumps({**before, **now})
-        write_ids(folder, ids)
-        return len(changed)
-    except Exception as error:  # whatever a server, a file system or a store of objects throws
-        if isinstance(error, TrackingError):
-            raise
-        raise TrackingError(
-            f"MLflow at {without_password(full)} takes no files ({reason(error, full)})", kind="failed"
-        ) from None
-    finally:
-        os.close(lock)
+            if math.isinf(limit_s):
+                send()
+            else:
+                within(limit_s, send)
+            mine["files"] = json.dumps({**before, **now})
+            write_ids(folder, ids)
+            return len(changed)
+        except Exception as error:  # whatever a server, a file system or a store of objects throws
+            if isinstance(error, TrackingError):
+                raise
+            raise TrackingError(
+                f"MLflow at {without_password(full)} takes no files ({reason(error, full)})", kind="failed"
+            ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.core.uri import without_password
 from nasforge.views.mlflow.client import MlflowClient, MlflowException, reason, save_pyfunc
-from nasforge.views.mlflow.position import ids_of, lock_delivery, read_ids, write_ids
+from nasforge.views.mlflow.position import delivery_locked, ids_of, read_ids, write_ids
 
 ALIAS = "best"
 _CODE = Path(__file__).with_name("served.py")
@@ -65,20 +64,18 @@ def register(folder: Path, uri: str | None, name: str, winner: Winner) -> str:
         TrackingError: another process delivers the search.
     """
     full = tracking_uri(uri, folder.parent)
-    lock = lock_delivery(folder)
-    try:
-        ids = read_ids(folder)
-        mine = ids_of(ids, full, folder.parent)
-        model, version = _register(MlflowClient(tracking_uri=full), mine, mine["name"] or name, winner)
-        mine["model"] = winner.digest
-        write_ids(folder, ids)
-    except MlflowException as error:
-        shown = without_password(full)
-        if error.error_code in _NO_REGISTRY:
-            return f"MLflow at {shown} has no model registry, so the network of '{name}' is not registered there"
-        return f"MLflow at {shown} does not register the network of '{name}' ({reason(error, full)})"
-    finally:
-        os.close(lock)
+    with delivery_locked(folder):
+        try:
+            ids = read_ids(folder)
+            mine = ids_of(ids, full, folder.parent)
+            model, version = _register(MlflowClient(tracking_uri=full), mine, mine["name"] or name, winner)
+            mine["model"] = winner.digest
+            write_ids(folder, ids)
+        except MlflowException as error:
+            shown = without_password(full)
+            if error.error_code in _NO_REGISTRY:
+                return f"MLflow at {shown} has no model registry, so the network of '{name}' is not registered there"
+            return f"MLflow at {shown} does not register the network of '{name}' ({reason(error, full)})"
     return f"MLflow has the network as version {version} of a model: models:/{model}@{ALIAS}"
 
 

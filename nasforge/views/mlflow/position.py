@@ -236,6 +236,16 @@ def lock_delivery(folder: Path) -> int:
 
 
 @contextmanager
+def delivery_locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from delivering the same experiment while the block runs."""
+    handle = lock_delivery(folder)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def one_creator(database: Path | None) -> Iterator[None]:
     """Two processes that open a missing SQLite database at once break its migration."""
     if database is None:
