@@ -20,7 +20,7 @@ from nasforge.cli.process import check_working_folder, safe_streams  # first, fo
 
 # isort: split
 from nasforge import __version__
-from nasforge.api.stopping import stops_ignored, terminable
+from nasforge.api.stopping import CONTINUES, stops_ignored, terminable
 from nasforge.cli import output
 from nasforge.cli.calibrate import calibrate
 from nasforge.cli.compare import compare
@@ -158,7 +158,7 @@ def _run(arguments: list[str]) -> Outcome:
     except TyperException as error:
         message = error.format_message().rstrip(".")
         command = _command_of(arguments)
-        known = [command] if command in _names() else []
+        known = [command] if command in COMMANDS else []
         message = f"{message}{'' if message.endswith('?') else '.'} See: {command_line(*known, '--help')}"
         kind, key = _kind_and_key(error, command)
         return _failed(message, kind=kind, key=key)
@@ -170,7 +170,7 @@ def _run(arguments: list[str]) -> Outcome:
     except KeyboardInterrupt:
         return Outcome(code=output.STOPPED)
     except Exception as error:  # a plug-in's or ours: the traceback helps to fix it
-        kept = ". The same command continues" if _command_of(arguments) in _CONTINUED else ""
+        kept = f". {CONTINUES.capitalize()}" if _command_of(arguments) in _CONTINUED else ""
         if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename:
             advice, kind = _OF_FILES[error.errno]
             return _failed(f"{os.fsdecode(error.filename)}: {error.strerror}. {advice}{kept}", kind=kind)
@@ -214,14 +214,9 @@ def _kind_and_key(error: TyperException, command: str) -> tuple[str, str | None]
         if hasattr(error, "possibilities"):  # only of an unknown option
             return "unknown", key
         return ("missing" if "requires" in str(error) else "type"), key
-    if command not in _names():
+    if command not in COMMANDS:
         return "unknown" if command else "missing", "command"
     return "unknown", "arguments"
-
-
-def _names() -> list[str]:
-    """Return the names of all commands."""
-    return [*COMMANDS]
 
 
 def _command_of(arguments: Sequence[str]) -> str:
@@ -232,7 +227,7 @@ def _command_of(arguments: Sequence[str]) -> str:
 def _interrupted(arguments: list[str]) -> Outcome:
     """Return the outcome after Ctrl-C where no command listens for it."""
     if _command_of(arguments) in _CONTINUED:
-        return output.stopped("stopped; the same command continues", arguments)
+        return output.stopped(f"stopped; {CONTINUES}", arguments)
     return _failed("stopped", output.STOPPED)
 
 

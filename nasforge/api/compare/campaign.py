@@ -22,6 +22,7 @@ from typing import Any
 from nasforge import registry
 from nasforge.api import search as compose
 from nasforge.api.search import make_evaluator, search
+from nasforge.api.stopping import CONTINUES
 from nasforge.core.about import about_of
 from nasforge.core.architecture import digest
 from nasforge.core.errors import ConfigError, JournalError, NasforgeError, SearchError, StopNow
@@ -208,7 +209,7 @@ def run_search(config: ExperimentConfig) -> SearchOutcome:
     except SearchError as error:
         failure = str(error)
     if opened and opened[0].stopping:
-        raise StopNow("stopped; the same command continues")
+        raise StopNow(f"stopped; {CONTINUES}")
     if opened:
         return SearchOutcome(_trajectory(config.folder, [*opened[0].journal.events, *heard.events]), failure)
     return SearchOutcome(read_search(config.folder) if has_begun(config.folder) else None, failure)
@@ -294,12 +295,12 @@ def run_all(configs: Sequence[ExperimentConfig], *, workers: int, progress: Prog
             if isinstance(error, BrokenProcessPool):
                 raise SearchError(
                     "a worker process was killed, by the system for want of memory perhaps. Finished trials are kept: "
-                    "the same command continues, with fewer --workers if memory was short",
+                    f"{CONTINUES}, with fewer --workers if memory was short",
                     kind="failed",
                     key="workers",
                 ) from None
             if isinstance(error, KeyboardInterrupt):
-                raise StopNow("stopped; the same command continues") from None
+                raise StopNow(f"stopped; {CONTINUES}") from None
             raise
 
 
@@ -363,7 +364,7 @@ def _on_terminate(number: int, frame: FrameType | None) -> None:
     for ever. It ends by itself soon after the driver has stopped, but not after another worker was killed.
     """
     if _AT_WORK:
-        raise StopNow("stopped; the same command continues")
+        raise StopNow(f"stopped; {CONTINUES}")
     if not _STOP.is_set():
         os._exit(1)
 
@@ -373,7 +374,7 @@ def _work(name: str, content: Mapping[str, Any], runs_dir: str) -> SearchOutcome
     _AT_WORK = True
     try:
         if _STOP.is_set():
-            raise StopNow("stopped; the same command continues")
+            raise StopNow(f"stopped; {CONTINUES}")
         return run_search(ExperimentConfig.from_json(name, content, Path(runs_dir)))
     finally:
         _AT_WORK = False
