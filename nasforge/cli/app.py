@@ -29,7 +29,6 @@ from nasforge.cli.describe import describe
 from nasforge.cli.explain import explain
 from nasforge.cli.export import export
 from nasforge.cli.fit import fit
-from nasforge.cli.follow import watch
 from nasforge.cli.inspect import inspect
 from nasforge.cli.list import list_all
 from nasforge.cli.mlflow import mlflow
@@ -43,6 +42,7 @@ from nasforge.cli.spaces import spaces
 from nasforge.cli.strategies import strategies
 from nasforge.cli.track import track
 from nasforge.cli.tune import tune
+from nasforge.cli.watch import watch
 from nasforge.core.checks import cut
 from nasforge.core.command_line import command_line
 from nasforge.core.errors import ConfigError, NasforgeError

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nasforge.cli import completion, options, output
+from nasforge.cli.live import Watch
 from nasforge.cli.output import Outcome
 from nasforge.cli.settings import data_options, settings_of
-from nasforge.cli.watch import Watch
 from nasforge.core.errors import ExportError, StopNow
 from nasforge.core.metrics import PROXY
 from nasforge.settings.experiment import resolve

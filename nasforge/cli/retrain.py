@@ -11,9 +11,9 @@ import typer
 
 from nasforge.api.stopping import terminable
 from nasforge.cli import completion, options
+from nasforge.cli.live import RetrainProgress
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 from nasforge.cli.settings import folder_of, moved_data, runner_and_recipe
-from nasforge.cli.watch import RetrainProgress
 from nasforge.experiment.journal import read_header, search_name
 from nasforge.views.rounding import fixed
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nasforge.cli import completion, options, output
+from nasforge.cli.live import Watch
 from nasforge.cli.output import (
     Outcome,
     commands_after,
@@ -21,7 +22,6 @@ from nasforge.cli.output import (
 )
 from nasforge.cli.settings import data_options, settings_of, until_of
 from nasforge.cli.summary import print_summary
-from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import ConfigError, StopNow
 from nasforge.core.tracking_uri import NO_TRACKING

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from nasforge.cli.fit import show_fit
-from nasforge.cli.follow import standing
 from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli.output import (
     Outcome,
@@ -26,6 +25,7 @@ from nasforge.cli.output import (
 from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data
 from nasforge.cli.summary import print_summary
 from nasforge.cli.trial import repeat_trial, show_log, show_trial
+from nasforge.cli.watch import standing
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.paths import whole_path

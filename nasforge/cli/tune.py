@@ -9,9 +9,9 @@ import typer
 
 from nasforge.cli import completion, options, output
 from nasforge.cli.describe import read_values
+from nasforge.cli.live import Watch
 from nasforge.cli.output import Outcome
 from nasforge.cli.settings import WHICH_DATA, folder_of, moved_data, until_of
-from nasforge.cli.watch import Watch
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, StopNow
 from nasforge.views.rounding import fixed

@@ -1,257 +1,122 @@
-"""The view of a running search: a live table on a terminal, one line per closed trial elsewhere."""
+"""The command `watch`: follows a search that another process drives."""
 
 from __future__ import annotations
 
-import math
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
-
-from nasforge.cli.output import count_text, metric_text, seconds_text
-from nasforge.core.events import Event, Header, Interrupted, Told
-from nasforge.core.metrics import better
-from nasforge.core.trial import Score, TrainShared, Trial
-from nasforge.experiment.experiment import Experiment
+from nasforge.cli import options
+from nasforge.cli.live import Watch
+from nasforge.cli.output import Outcome, line, log, seconds_text, state_json
+from nasforge.cli.settings import fit_folder, folder_of
+from nasforge.cli.summary import print_summary
+from nasforge.core.command_line import command_for
+from nasforge.core.trial import Trial
+from nasforge.core.trust import view
+from nasforge.experiment.journal import experiment_of, search_name
 from nasforge.experiment.state import State
-from nasforge.views.rounding import fixed
-from nasforge.views.tables import steps_of
+from nasforge.views.reader import Reader
+from nasforge.views.results import remarks
 
-_SHOWN = 8
-_UNBUILDABLE = 3
-_OF_A_SUPERNET = ("train/loss", "supernet/accuracy", "supernet/derived_accuracy", "alphas/skips")
-
-
-class Watch:
-    """A tracker that draws on `console` what the experiment's state says after each event."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._state: State | None = None
-        self._live: Live | None = None
-        self._budget = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=40),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-        )
-        self._tasks: dict[str, object] = {}
-        self._standing = ""
-        self._lock = threading.Lock()
-        self._drawn = 0.0
-
-    def on_open(self, experiment: Experiment) -> None:
-        """Print whether the opened experiment resumes an earlier session."""
-        self._state = experiment.state
-        counts = experiment.state.counts()
-        done = sum(counts.values()) - counts["running"]
-        name = experiment.state.name
-        if experiment.resumed:
-            running = f", {counts['running']} were running" if counts["running"] else ""
-            title = f"Continuing '{name}': {done} trials are done{running}."
-        else:
-            title = f"Searching '{name}' in {experiment.folder}"
-        self._console.print(Text(title, style="bold"), soft_wrap=True)
-        self._draw(force=True)
-
-    def attach(self, state: State, standing: str = "", name: str = "") -> None:
-        """Show another process's search.
-
-        Args:
-            state: of the search, as far as its journal is read.
-            standing: its times, below the counts.
-            name: of the search for the user; empty: its own.
-        """
-        if self._state is None:
-            self._console.print(Text(f"Watching '{name or state.name}'. Ctrl-C stops watching, not the search."))
-        self._state, self._standing = state, standing
-        self._draw(force=True)
-
-    def tell(self, trial: Trial) -> None:
-        """Print the line of a trial that was closed, where there is no live table."""
-        if self._live is None and self._state is not None and trial.status != "rejected":
-            self._console.print(Text(self._line(self._state, trial)), soft_wrap=True)
-
-    def say(self, text: str) -> None:
-        """Print a sentence for the user above the table."""
-        self._console.print(Text(text, style="yellow"), soft_wrap=True)
-
-    @contextmanager
-    def shown(self) -> Iterator[Watch]:
-        """Draws while the block runs."""
-        if not self._console.is_terminal:
-            yield self
-            return
-        with Live(Text("starting ..."), console=self._console, refresh_per_second=4, transient=True) as live:
-            self._live = live
-            try:
-                yield self
-            finally:
-                self._live = None
-
-    def on_event(self, event: Event) -> None:
-        """Draw, or write a line when a trial is closed."""
-        state = self._state
-        if state is None or isinstance(event, Header):
-            return
-        if isinstance(event, Told) and event.result.metrics.get("alphas/collapsed"):
-            self.say(
-                f"trial {event.number}: the supernet's alphas collapsed to options without weights, so its training "
-                "ended early. The derived networks are probably poor. Try gdas or drnas, fewer epochs, or "
-                "strategy.warmup_epochs"
-            )
-        if self._live is not None:
-            self._draw(force=isinstance(event, (Told, Interrupted)))
-        elif isinstance(event, Told):
-            trial = state.trials[event.number]
-            # a partial table may have thousands of points without a row
-            in_vain = trial.verdict == "failed" and state.unbuildable_in_a_row > _UNBUILDABLE
-            if trial.status != "rejected" and not in_vain:
-                self._console.print(Text(self._line(state, trial)), soft_wrap=True)
-
-    def _draw(self, *, force: bool) -> None:
-        now = time.monotonic()
-        state = self._state
-        if self._live is None or state is None or (not force and now - self._drawn < 0.2):
-            return
-        self._drawn = now
-        with self._lock:
-            self._live.update(Group(*self._parts(state)))
-
-    def _parts(self, state: State) -> list[RenderableType]:
-        parts: list[RenderableType] = [self._trials(state), self._progress(state), Text(self._summary(state))]
-        return [*parts, Text(self._standing)] if self._standing else parts
-
-    def _trials(self, state: State) -> Table:
-        table = Table(expand=False, header_style="bold")
-        steps = steps_of(state).removesuffix("s")
-        columns = (
-            "trial",
-            "status",
-            *([steps] if steps else []),
-            *self._metrics(state),
-            "params",
-            "flops",
-            "seconds",
-        )
-        for column in columns:
-            table.add_column(column, justify="left" if column == "status" else "right")
-        closed = (t for t in reversed(state.trials.values()) if t.result and t.status != "rejected")
-        latest = islice(closed, max(2, _SHOWN - len(state.open_trials)))
-        recent = sorted([*latest, *state.open_trials], key=lambda t: t.number)
-        best = state.best
-        for trial in recent[-_SHOWN:]:
-            style = {"running": "cyan", "failed": "red", "pruned": "dim"}.get(trial.status, "")
-            if best is not None and trial.number == best.number:
-                style = "bold green"
-            metrics = trial.metrics
-            epochs = trial.steps[-1].step if trial.steps else 0
-            cells = [metric_text(key, metrics.get(key)) for key in self._metrics(state)]
-            table.add_row(
-                *(str(trial.number), trial.status, *([str(epochs)] if steps else []), *cells),
-                *(
-                    metric_text("cost/params", metrics.get("cost/params")),
-                    metric_text("cost/flops", metrics.get("cost/flops")),
-                ),
-                f"{_seconds(trial):.1f}",
-                style=style,
-            )
-        return table
-
-    def _progress(self, state: State) -> Progress:
-        charged = state.charged
-        amounts = {
-            "trials": (float(state.accepted - len(state.open_trials)), state.budget.trials, count_text),
-            "worker seconds": (charged.worker_seconds, state.budget.worker_seconds, seconds_text),
-            "multiply-adds": (charged.multiply_adds, state.budget.multiply_adds, count_text),
-        }
-        for name, (done, limit, text) in amounts.items():
-            if math.isinf(limit):
-                continue
-            left = f"{text(max(0.0, done))} of {text(limit)}"
-            if name not in self._tasks:
-                self._tasks[name] = self._budget.add_task(name, total=limit, left=left)
-            self._budget.update(self._tasks[name], completed=min(done, limit), total=limit, left=left)  # type: ignore[arg-type]
-        return self._budget
-
-    def _summary(self, state: State) -> str:
-        counts = state.counts()
-        best = state.best
-        counts_text = ", ".join(f"{counts[status]} {status}" for status in counts if counts[status]) or "no trials yet"
-        if best is None:
-            return counts_text
-        goal = state.objectives[0]
-        value = metric_text(goal.metric, best.metrics.get(goal.metric))
-        return f"{counts_text}. Best {goal.metric} ({better(goal.maximise)}): {value} (trial {best.number})"
-
-    def _line(self, state: State, trial: Trial) -> str:
-        metrics = trial.metrics
-        shared = isinstance(trial.proposal, TrainShared)
-        keys = [key for key in _OF_A_SUPERNET if key in metrics] if shared else self._metrics(state)
-        values = "  ".join(f"{key} {metric_text(key, metrics.get(key))}" for key in keys)
-        if isinstance(trial.proposal, Score):
-            values = f"scored {len(trial.proposal.architectures)} networks"
-        costs = "  ".join(
-            f"{name} {metric_text('cost/' + name, metrics['cost/' + name])}"
-            for name in ("params", "flops")
-            if "cost/" + name in metrics
-        )
-        limit = state.budget.trials
-        closed = state.accepted - len(state.open_trials)
-        of = f"{closed}/{limit:g}" if math.isfinite(limit) else f"{closed}"
-        line = f"[{of}] trial {trial.number:<4} {trial.status:<8} {values}  {costs}  {_seconds(trial):.1f} s"
-        error = trial.result.error if trial.result else None
-        return f"{line}  {error.cause}: {error.message}" if error else line
-
-    @staticmethod
-    def _metrics(state: State) -> list[str]:
-        shown = [objective.metric for objective in state.objectives]
-        return [key for key in shown if key not in ("cost/params", "cost/flops")] or shown[:1]
+_LOOK_S = 1.0
+_SILENT_S = 30.0
+"""A journal whose lock is not seen, as on some shared folders, belongs to a running search if it grew so recently."""
 
 
-def _seconds(trial: Trial) -> float:
-    if trial.result is not None:
-        return trial.result.charged.worker_seconds
-    return trial.steps[-1].charged.worker_seconds if trial.steps else 0.0
+def watch(name: options.Name, runs_dir: options.RunsDir = Path("runs"), as_json: options.Json = False) -> Outcome:
+    """Follow a search that another process or another machine runs, until it ends.
+
+    It only reads the journal. Ctrl-C stops watching, not the search.
+
+    [bold]Examples[/bold]
+
+    \b
+    nasforge watch first
+    nasforge watch first --runs-dir /shared/runs
+    """
+    with view():
+        fit = fit_folder(name, runs_dir)
+        folder = experiment_of(fit) if fit else folder_of(name, runs_dir)
+        reader = Reader(folder)
+        reader.refresh()
+        state = follow(reader, Watch(log()))
+        print_summary(state, remarks=remarks(state), name=search_name(folder), standing=reader.standing)
+        line(f"See all of it: {command_for(fit or folder, 'show')}")
+        if failed := state.failures():
+            number = failed[-1].number
+            line(f"See why trial {number} failed: {command_for(folder, 'show', '--trial', str(number), '--log')}")
+        return Outcome({**state_json(state), "counts": state.counts()})
 
 
-class RetrainProgress:
-    """The progress of a retraining: bars on a terminal, some lines per network elsewhere."""
+def follow(
+    reader: Reader, screen: Watch, sleep: Callable[[float], None] = time.sleep, now: Callable[[], float] = time.time
+) -> State:
+    """Show a search until it ends, and return its last state.
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=40),
-            TextColumn("{task.fields[progress]}"),
-            console=console,
-        )
-        self._tasks: dict[str, object] = {}
+    Args:
+        reader: has read the journal once.
+        screen: where it is shown.
+        sleep: waits between two looks at the journal.
+        now: the time, in seconds since the epoch.
+    """
+    state = _state(reader)
+    closed = _Closed(state)
+    held = reader.running
+    screen.attach(state, standing(reader), search_name(reader.folder))
+    with screen.shown():
+        while not _has_ended(reader, held, now()):
+            sleep(_LOOK_S)
+            held = held or reader.running
+            reader.refresh()
+            if state is not reader.state:  # the file was replaced
+                state = _state(reader)
+                closed = _Closed(state)
+            screen.attach(state, standing(reader), search_name(reader.folder))
+            for trial in closed.new(state):
+                screen.tell(trial)
+    return state
 
-    @contextmanager
-    def shown(self) -> Iterator[RetrainProgress]:
-        """Draws while the block runs."""
-        if not self._console.is_terminal:
-            yield self
-            return
-        with self._bars:
-            yield self
 
-    def __call__(self, name: str, epoch: int, epochs: int, metrics: object) -> None:
-        """One more epoch of the network `name`; `metrics`: key -> number."""
-        loss = metrics.get("train/loss") if isinstance(metrics, dict) else None
-        text = f"epoch {epoch}/{epochs}" + (f"  train/loss {fixed(loss, 4)}" if loss is not None else "")
-        if not self._console.is_terminal:
-            if epoch in (1, epochs) or epoch % max(1, epochs // 5) == 0:
-                self._console.print(Text(f"retraining {name}: {text}"), soft_wrap=True)
-            return
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=epochs, progress=text)
-        self._bars.update(self._tasks[name], completed=epoch, progress=text)  # type: ignore[arg-type]
+def standing(reader: Reader) -> str:
+    """Return the elapsed time of a search, and how long it still takes, as far as that is known."""
+    texts = [] if reader.elapsed is None else [f"{seconds_text(reader.elapsed)} elapsed"]
+    texts += [] if reader.left is None else [f"about {seconds_text(reader.left)} left"]
+    return ", ".join(texts)
+
+
+def _state(reader: Reader) -> State:
+    assert reader.state is not None  # noqa: S101  (`refresh` raises otherwise)
+    return reader.state
+
+
+def _has_ended(reader: Reader, held: bool, now: float) -> bool:
+    """Return whether no process works on the search any more.
+
+    Args:
+        reader: of the journal.
+        held: whether the lock of a driver was ever seen.
+        now: in seconds since the epoch.
+    """
+    if reader.running:
+        return False
+    state = _state(reader)
+    if held or state.done:
+        return not reader.refresh()  # the driver's last lines may have come after the last look
+    return reader.times.latest is None or now - reader.times.latest > _SILENT_S
+
+
+class _Closed:
+    """Which trials have been closed since the last look."""
+
+    def __init__(self, state: State) -> None:
+        self._open = {trial.number for trial in state.open_trials}
+        self._next = len(state.trials)
+
+    def new(self, state: State) -> Iterator[Trial]:
+        """Yield the trials that were closed since the last call."""
+        self._open |= set(range(self._next, len(state.trials)))
+        self._next = len(state.trials)
+        closed = sorted(number for number in self._open if state.trials[number].result is not None)
+        self._open -= set(closed)
+        return (state.trials[number] for number in closed)

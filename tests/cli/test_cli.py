@@ -24,10 +24,10 @@ import nasforge.api.search
 from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.cli.describe import decision_rows, sampled_costs
+from nasforge.cli.live import Watch
 from nasforge.cli.output import count_text
 from nasforge.cli.settings import parse_value, settings_of
 from nasforge.cli.summary import print_summary
-from nasforge.cli.watch import Watch
 from nasforge.core.errors import KINDS, ConfigError
 from nasforge.core.events import Asked, Checked, Started, Told
 from nasforge.core.space import Choice, Decision, SearchSpace

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "views/mlflow"))
 from made_journal import header, trial, write
 
 from nasforge.cli import app as cli
-from nasforge.cli.follow import follow
-from nasforge.cli.watch import Watch
+from nasforge.cli.live import Watch
+from nasforge.cli.watch import follow
 from nasforge.experiment.journal import Journal
 from nasforge.views.reader import Reader
 
@@ -70,7 +70,7 @@ def test_a_trial_that_a_stopped_search_left_open_is_interrupted(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "runs" / "made", [header(), *trial(0), *trial(1, "running")])
     for command in ("show", "watch"):
-        monkeypatch.setattr("nasforge.cli.follow._SILENT_S", 0.0)
+        monkeypatch.setattr("nasforge.cli.watch._SILENT_S", 0.0)
         assert cli.main([command, "made"]) == 0
         assert "made: 1 finished, 1 interrupted" in capfd.readouterr().out
 
