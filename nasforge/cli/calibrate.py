@@ -46,18 +46,18 @@ def calibrate(
         typer.Option(
             metavar="FILE|NAME",
             help="Draw the decisions of this recipe too.",
-            rich_help_panel=options.PARTS,
+            rich_help_panel=options.SETTINGS_PANEL,
             autocompletion=completion.recipes,
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the draws. Default: 0.", rich_help_panel=options.PARTS)
+        int | None, typer.Option(help="Seed of the draws. Default: 0.", rich_help_panel=options.SETTINGS_PANEL)
     ] = None,
     runner: Annotated[
         str | None,
         typer.Option(
             help="Runner: ray_tune or local.",
-            rich_help_panel=options.PARTS,
+            rich_help_panel=options.SETTINGS_PANEL,
             autocompletion=completion.plugins("runner"),
         ),
     ] = None,
@@ -65,14 +65,17 @@ def calibrate(
         str | None,
         typer.Option(
             help="Evaluator. Default: training.",
-            rich_help_panel=options.PARTS,
+            rich_help_panel=options.SETTINGS_PANEL,
             autocompletion=completion.plugins("evaluator"),
         ),
     ] = None,
     assign: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Set any option: recipe.mixup=0.2.", rich_help_panel=options.PARTS
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set any option: recipe.mixup=0.2.",
+            rich_help_panel=options.SETTINGS_PANEL,
         ),
     ] = None,
     config: options.Config = None,

@@ -9,7 +9,7 @@ import typer
 
 from nasforge.cli import completion
 
-DATA, PARTS, PLACE = "Data", "Settings", "Run and output"
+DATA, SETTINGS_PANEL, PLACE = "Data", "Settings", "Run and output"
 """Panels of a command's help."""
 
 Name: TypeAlias = Annotated[
@@ -59,7 +59,8 @@ Resolution: TypeAlias = Annotated[
 ]
 
 Config: TypeAlias = Annotated[
-    Path | None, typer.Option(help="YAML file with settings. Command-line options override it.", rich_help_panel=PARTS)
+    Path | None,
+    typer.Option(help="YAML file with settings. Command-line options override it.", rich_help_panel=SETTINGS_PANEL),
 ]
 
 MovedData: TypeAlias = Annotated[

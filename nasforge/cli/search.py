@@ -99,7 +99,7 @@ def search(
         str | None,
         typer.Option(
             help="Task that sets loss and metrics. Default: classification.",
-            rich_help_panel=options.PARTS,
+            rich_help_panel=options.SETTINGS_PANEL,
             autocompletion=completion.plugins("task"),
         ),
     ] = None,
@@ -112,7 +112,7 @@ def search(
             "--set",
             metavar="KEY=VALUE",
             help="Set any option: strategy.population=20.",
-            rich_help_panel=options.PARTS,
+            rich_help_panel=options.SETTINGS_PANEL,
         ),
     ] = None,
     config: options.Config = None,

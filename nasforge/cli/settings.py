@@ -24,7 +24,7 @@ from nasforge.settings.values import data_of
 from nasforge.settings.yaml_file import Document, parse_value
 
 WHICH_DATA = "no data. Set --data to a name such as digits, a .npz file or a folder of images"
-PARTS = ("strategy", "tune", "pruner", "evaluator", "runner")
+PLUGIN_SETTINGS = ("strategy", "tune", "pruner", "evaluator", "runner")
 _NOTHING: Mapping[str, Any] = {}
 _MAPPINGS = ("recipe", "data", "budget")
 _SHORT = {"data": "source", "recipe": "open"}
@@ -154,7 +154,7 @@ def _over(merged: dict[str, Any], key: str, options: Mapping[str, Any], defaults
     if not values:
         return
     content = merged.get(key)
-    if key in PARTS:
+    if key in PLUGIN_SETTINGS:
         named = Named.parse(content if content is not None else defaults[key], key)
         merged[key] = {"name": named.name, "options": {**named.options, **values}}
     elif key in _SHORT and isinstance(content, str):
@@ -169,7 +169,7 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
     """`strategy.population=20`, `recipe.mixup=0.2`, `runner.resources.measure.gpu=0.25`."""
     path, equals, value = text.partition("=")
     part, *keys = path.strip().split(".")
-    allowed = (*PARTS, *_MAPPINGS)
+    allowed = (*PLUGIN_SETTINGS, *_MAPPINGS)
     if not equals or not keys or not all(keys):
         raise ConfigError(
             f"--set '{text}' must look like strategy.population=20 or recipe.mixup=0.2", kind="type", key="set"
@@ -178,7 +178,7 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
         raise ConfigError(
             f"--set '{text}': '{part}' has no options; {did_you_mean(part, allowed)}", kind="unknown", key=part
         )
-    if part in PARTS:
+    if part in PLUGIN_SETTINGS:
         if part == "tune" and merged.get(part) is None:
             raise ConfigError(
                 f"--set '{text}': no strategy searches the recipe. Name it: --tune optuna", kind="missing", key="tune"
