@@ -27,8 +27,7 @@ from nasforge.core.protocols import Reference, Tracker
 from nasforge.core.ranges import check_whole
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
-from nasforge.experiment.experiment import Experiment, reopen
-from nasforge.exporters.best import write_best
+from nasforge.experiment.experiment import reopen
 from nasforge.exporters.network_folder import description_of, load, save_network
 from nasforge.models.textbook import reference_named
 from nasforge.settings.experiment import Named
@@ -39,7 +38,7 @@ from nasforge.views.statistics import Spread
 
 _RUNNERS = ("local", "ray_tune")
 
-__all__ = ["Finalist", "Finalists", "Retrained", "Spread", "retrain", "write_best"]
+__all__ = ["Finalist", "Finalists", "Retrained", "Spread", "retrain"]
 
 
 def retrain(
@@ -113,76 +112,53 @@ def retrain(
             check_whole(number, f"retrain: {name}", least, error=SearchError)
     views = kinds_of(tta)
     named = Named.parse(runner, "runner")
-    on_workers = named.name == "ray_tune"
     trainer, changes = _trainer(named, device), fixed_settings(recipe or {})
     with typed():
-        compared = _references(reference)
+        references = _references(reference)
     with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
-        return _retrain(
+        state, config = experiment.state, experiment.state.config.with_data_at(data)
+        if config.data is None or not config.space.builder:
+            raise SearchError(
+                f"{experiment.folder}: this search trained no networks on images, there is nothing to retrain",
+                kind="unsupported",
+            )
+        ranked = ranked_of(state)
+        if not ranked:
+            raise SearchError(f"{experiment.folder}: nothing to retrain: {state.why_no_best}", kind="empty")
+        drawn = drawn_of(ranked, top, random, config.seed)
+        # with Ray this process only measures, and need not have the GPU that the workers have
+        place = device_of("auto" if named.name == "ray_tune" and device.startswith("cuda") else device)
+        if state.header.data_hash not in ("", load_data(config.data).fingerprint):
+            raise JournalError(
+                f"{experiment.folder}: the data have changed since the search ({state.header.why_other_data}); "
+                "a comparison with it would mean nothing",
+                kind="changed",
+                key="data",
+            )
+        if data:
+            experiment.note_place_of_data(config.to_json())
+        whole = replace(config.data, images=None)
+        images = load_data(whole)
+        chosen = [*map(Chosen.of, ranked[:top]), *(Chosen.of(trial, drawn=True) for trial in drawn)]
+        if widen:
+            chosen = all_widened(chosen, config, images)
+        work = Work(
             experiment,
-            top,
-            random,
-            seeds,
-            epochs,
-            changes,
-            widen,
-            views,
-            device,
-            on_workers,
-            data,
-            trainer,
-            compared,
-            progress,
+            config,
+            data_config=whole,
+            data=images,
+            epochs=epochs or 3 * config.epochs,
+            seeds=seeds,
+            changes=changes,
+            tta=views,
+            device=device,
+            place=place,
+            trainer=trainer,
+            references=references,
         )
-
-
-def _retrain(
-    experiment: Experiment,
-    top: int,
-    random: int,
-    seeds: int,
-    epochs: int | None,
-    changes: Mapping[str, Value],
-    widen: bool,
-    tta: tuple[str, ...],
-    device: str,
-    on_workers: bool,
-    data: str | Path | Mapping[str, str] | None,
-    trainer: Trainer,
-    compared: Mapping[str, Reference],
-    progress: Progress,
-) -> Finalists:
-    state, folder = experiment.state, experiment.folder
-    config = state.config.with_data_at(data)
-    if config.data is None or not config.space.builder:
-        raise SearchError(
-            f"{folder}: this search trained no networks on images, there is nothing to retrain", kind="unsupported"
-        )
-    ranked = ranked_of(state)
-    if not ranked:
-        raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}", kind="empty")
-    drawn = drawn_of(ranked, top, random, config.seed)
-    # with Ray this process only measures, and need not have the GPU that the workers have
-    place = device_of("auto" if on_workers and device.startswith("cuda") else device)
-    if state.header.data_hash not in ("", load_data(config.data).fingerprint):
-        raise JournalError(
-            f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
-            "a comparison with it would mean nothing",
-            kind="changed",
-            key="data",
-        )
-    if data:
-        experiment.note_place_of_data(config.to_json())
-    whole = replace(config.data, images=None)
-    length = epochs or 3 * config.epochs
-    images = load_data(whole)
-    chosen = [*map(Chosen.of, ranked[:top]), *(Chosen.of(trial, drawn=True) for trial in drawn)]
-    if widen:
-        chosen = all_widened(chosen, config, images)
-    work = Work(experiment, config, whole, images, length, seeds, changes, tta, device, place, trainer, compared)
-    finalists = work.finalists(chosen, ranked, progress)
-    _keep_best(folder, finalists[0])
-    return finalists
+        finalists = work.finalists(chosen, ranked, progress)
+        _keep_best(experiment.folder, finalists[0])
+        return finalists
 
 
 def _references(names: str | Sequence[str]) -> dict[str, Reference]:

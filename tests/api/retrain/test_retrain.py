@@ -14,7 +14,7 @@ from expecting import raises
 from waiting import wait_until
 
 import nasforge
-from nasforge.api.retrain import Spread, networks, retrain, work, write_best
+from nasforge.api.retrain import Spread, networks, retrain, work
 from nasforge.api.retrain.choice import ranked_of
 from nasforge.core.errors import (
     ConfigError,
@@ -29,6 +29,7 @@ from nasforge.core.events import TestOpened
 from nasforge.data import load_data
 from nasforge.experiment.journal import Journal, read_events
 from nasforge.experiment.state import load_state
+from nasforge.exporters.best import write_best
 from nasforge.exporters.network_folder import load
 from nasforge.models.costs import count_flops
 from nasforge.models.reference import resnet_of_flops
