@@ -13,6 +13,7 @@ from nasforge.cli.options import RunsDir
 from nasforge.cli.output import Outcome, line
 from nasforge.core.errors import JournalError
 from nasforge.core.paths import whole_path
+from nasforge.dashboards.launch import HOST, PORT, launch
 
 
 def dashboard(
@@ -20,10 +21,10 @@ def dashboard(
         str | None, typer.Argument(metavar="NAME", help="Begin with this experiment. Default: all of them.")
     ] = None,
     runs_dir: RunsDir = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = PORT,
     host: Annotated[
         str, typer.Option(help="Address to listen on. The page has no login, so others should not reach it.")
-    ] = "127.0.0.1",
+    ] = HOST,
 ) -> Outcome:
     """Start the web page of the runs folder: results, searches while they run, trials, comparisons.
 
@@ -36,8 +37,6 @@ def dashboard(
     nasforge dashboard first
     nasforge dashboard --runs-dir runs --port 8600
     """
-    from nasforge.dashboards.launch import launch
-
     folder = whole_path(runs_dir)
     if name is not None and not (folder / name).is_dir():
         raise JournalError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from nasforge.core.errors import NasforgeError
 from nasforge.core.goals import DEFAULT_METRIC
 from nasforge.settings.experiment import DEFAULTS, begins_with_default, resolve, suited_evaluator
 from nasforge.settings.space_file import load_space
-from nasforge.settings.values import AUTOMATIC, DEFAULT_POINT, NO_STARTS
+from nasforge.settings.values import AUTOMATIC, DEFAULT_POINT, NO_STARTS, DataConfig
 from nasforge.settings.yaml_file import parse_value
 
 _PLACES = ("tracking_uri", "start_from")
@@ -52,7 +53,7 @@ def _options(config: Mapping[str, Any], settings: dict[str, Any]) -> Iterator[st
     """Yield the options, and note in `settings` what they say."""
     data = config.get("data")
     if data is not None:
-        plain = {"source": data["source"], "validation": 0.1, "test": 0.2, "seed": 0}
+        plain = {field.name: field.default for field in fields(DataConfig)}
         settings["data"] = {key: value for key, value in data.items() if value is not None}
         yield from ("--data", str(data["source"]))
         for key, value in settings["data"].items():
