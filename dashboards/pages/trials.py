@@ -51,14 +51,9 @@ class TrialTable:
     def values(self, trial: Trial) -> list[Any]:
         """Return the cells of a row, unformatted."""
         values = trial.architecture.values if trial.architecture else {}
-        cells: list[Any] = [trial.number, trial.status, steps_done(trial)]
+        cells: list[Any] = [trial.number, trial.status, trial.steps_done]
         cells += [trial.metric(key) for key in self.metrics]
         return cells + [values.get(key, "") for key in self.decisions]
-
-
-def steps_done(trial: Trial) -> int:
-    """Return the steps that a trial has been trained for."""
-    return trial.result.steps_done if trial.result else (trial.steps[-1].step if trial.steps else 0)
 
 
 def trial_table(view: View, query: Query) -> TrialTable:
@@ -115,7 +110,7 @@ def _cell(trial: Trial, key: str) -> Any:
     if key == "status":
         return trial.status
     if key == "steps":
-        return steps_done(trial)
+        return trial.steps_done
     if trial.architecture is not None and key in trial.architecture.values:
         return trial.architecture.values[key]
     return trial.metric(key)

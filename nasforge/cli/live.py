@@ -152,10 +152,9 @@ class Watch:
             if best is not None and trial.number == best.number:
                 style = "bold green"
             metrics = trial.metrics
-            epochs = trial.steps[-1].step if trial.steps else 0
             cells = [metric_text(key, metrics.get(key)) for key in self._metrics(state)]
             table.add_row(
-                *(str(trial.number), trial.status, *([str(epochs)] if steps else []), *cells),
+                *(str(trial.number), trial.status, *([str(trial.steps_done)] if steps else []), *cells),
                 *(
                     metric_text("cost/params", metrics.get("cost/params")),
                     metric_text("cost/flops", metrics.get("cost/flops")),

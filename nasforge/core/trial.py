@@ -512,6 +512,13 @@ class Trial:
         return self.result.status if self.result else "running"
 
     @property
+    def steps_done(self) -> int:
+        """Steps that it has been trained for, as far as that is reported."""
+        if self.result is not None:
+            return self.result.steps_done
+        return self.steps[-1].step if self.steps else 0
+
+    @property
     def architecture(self) -> Architecture | None:
         """The point of a Measure; None for other proposals."""
         return self.proposal.architecture if isinstance(self.proposal, Measure) else None

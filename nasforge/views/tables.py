@@ -69,12 +69,12 @@ def budget_used(state: State) -> float | None:
 
 def row(trial: Trial, unit: Unit = "epochs") -> dict[str, Any]:
     """One trial: number, ids, status, steps done under the name of their unit, and every metric under its own key."""
-    result, architecture = trial.result, trial.architecture
+    architecture = trial.architecture
     return {
         "number": trial.number,
         "arch_id": architecture.arch_id if architecture else "",
         "status": trial.status,
-        unit: result.steps_done if result else (trial.steps[-1].step if trial.steps else 0),
+        unit: trial.steps_done,
         "metrics": dict(sorted(trial.metrics.items())),
     }
 
