@@ -1,4 +1,4 @@
-"""The command line. Thin: options in, the public API, then tables for people or one JSON object (`--json`)."""
+"""The command line. Thin: options in, the public API, then tables for people or JSON (`--json`)."""
 
 from __future__ import annotations
 

@@ -98,6 +98,6 @@ Trust: TypeAlias = Annotated[
     typer.Option("--trust", help="Run code that the experiment names. Read docs/explanation/security.md first."),
 ]
 Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+    bool, typer.Option("--json", help="Print the answer as JSON on stdout, and nothing else there.")
 ]
 """Read by `main` before any command runs, so that nothing reaches stdout too early."""

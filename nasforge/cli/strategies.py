@@ -23,7 +23,7 @@ _KINDS = {
 
 
 def strategies(as_json: Json = False) -> Outcome:
-    """List strategies, pruners, evaluators, runners and export formats with their options.
+    """List strategies, pruners, evaluators, zero-cost proxies, runners and export formats with their options.
 
     [bold]Examples[/bold]
 
