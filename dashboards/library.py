@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nasforge.api.fit.log import reading
-from nasforge.core.errors import JournalError, NasforgeError
+from nasforge.api.fit.log import entries_of, finished_of, reading, winner_of
+from nasforge.core.errors import NasforgeError
 from nasforge.experiment.journal import (
     FIT,
     JOURNAL,
@@ -21,7 +21,6 @@ from nasforge.experiment.journal import (
     experiments_in,
     fits_in,
     is_locked,
-    loads,
 )
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
@@ -35,7 +34,6 @@ _KEPT = 6
 """Searches whose trials stay in memory; of the others a summary does."""
 _DRAWINGS = 200
 """Figures that are kept at most."""
-_REPEATED = "nasforge.strategies.repeated:Repeated"
 IN_CAMPAIGN = ":"
 """Stands between the names of a campaign and of one of its searches; no name of an experiment has it."""
 
@@ -388,9 +386,7 @@ class Library:
 
 def kind_of(view: View) -> str:
     """`fit`, `calibration` or `search`."""
-    if view.state.header.config["strategy"]["name"] == _REPEATED:
-        return "calibration"
-    return view.entry.kind
+    return "calibration" if view.state.is_calibration else view.entry.kind
 
 
 def state_of(view: View) -> str:
@@ -427,42 +423,26 @@ def facts_of(view: View) -> dict[str, Any]:
     return facts | outcome  # the search of a fit may have been retrained later: its page is about the fit's network
 
 
-def fit_lines(folder: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a fit's log, without those that are damaged."""
-    lines = []
-    try:
-        for line in (folder / FIT).read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n"):
-                content = loads(line.decode())
-                if isinstance(content, dict) and isinstance(content.get("kind"), str):
-                    lines.append(content)
-    except (OSError, RecursionError, TypeError, ValueError) as error:
-        raise JournalError(f"{folder / FIT}: cannot be read: {error}", kind="unreadable") from None
-    return lines
+def fit_result(entry: Entry) -> Mapping[str, Any] | None:
+    """Return what a finished fit found; None for anything else.
 
-
-def fit_result(entry: Entry) -> dict[str, Any] | None:
-    """Return what a finished fit found; None for anything else."""
-    if entry.kind != "fit":
-        return None
-    lines = [line for line in fit_lines(entry.folder) if line["kind"] in ("finished", "chosen")]
-    content = lines[-1].get("content") if lines and lines[-1]["kind"] == "finished" else None
-    return content if isinstance(content, dict) and isinstance(content.get("rows"), list) else None
+    Raises:
+        JournalError: its log cannot be read.
+    """
+    finished = finished_of(entries_of(entry.folder)) if entry.kind == "fit" else None
+    return None if finished is None else finished["content"]
 
 
 def fit_facts(folder: Path) -> dict[str, Any]:
     """Return the columns of the first page that a fit's log has."""
-    lines = fit_lines(folder)
+    lines = entries_of(folder)
     facts: dict[str, Any] = {}
     with reading(folder):
         if lines:
-            facts |= {"started": float(lines[0]["at"]), "elapsed": float(lines[-1]["used"])}
-            inputs = lines[0].get("inputs")
-            if isinstance(inputs, dict) and isinstance(inputs.get("source"), str):  # the search has a decoded copy
-                facts["data"] = inputs["source"]
-        result = fit_result(Entry(folder.name, "fit", folder, None))
-        if result is not None:
-            won = next((row for row in result["rows"] if row.get("name") == result.get("winner")), None)
-            if won is not None:
-                facts |= {"test": float(won["test"]["accuracy"]), "test_metric": "test/accuracy", "eta": None}
+            facts |= {"started": lines[0]["at"], "elapsed": lines[-1]["used"]}
+            facts["data"] = lines[0]["inputs"]["source"]  # the search has a decoded copy
+        finished = finished_of(lines)
+        if finished is not None:
+            winner = winner_of(finished["content"])
+            facts |= {"test": float(winner["test"]["accuracy"]), "test_metric": "test/accuracy", "eta": None}
     return facts

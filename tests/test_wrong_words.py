@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from expecting import raises
 
+from nasforge.api.listing import listing
 from nasforge.cli.app import main
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import DataError, JournalError, SearchError
@@ -18,7 +19,6 @@ from nasforge.experiment.journal import JOURNAL, read_events
 from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
-from nasforge.views import tables
 
 FINE = {"val/accuracy": 0.5}
 
@@ -230,7 +230,7 @@ def test_one_bad_folder_is_one_bad_row(tmp_path: Path) -> None:
         journal.write_text(journal.read_text().replace(old, new))
     (tmp_path / "empty" / JOURNAL).write_text("")
     (tmp_path / "bytes" / JOURNAL).write_bytes(b"\xff\xfe\n")
-    rows = {row["experiment"]: row["problem"] for row in tables.experiments(tmp_path)}
+    rows = {row["name"]: row["problem"] for row in listing(tmp_path)}
     assert rows["good"] == "" and "journal.jsonl:8: " in rows["bad"] and "journal.jsonl:1: " in rows["worse"]
     assert "empty" in rows["empty"] and "journal.jsonl:1: " in rows["bytes"]
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasforge.dashboards.library import Entry, View, fit_lines
+from nasforge.api.fit.log import entries_of
+from nasforge.dashboards.library import Entry, View
 from nasforge.views.answers import (
     FOLDER,
     StoredAnswers,
@@ -32,23 +33,16 @@ def errors_of_search(view: View) -> dict[str, Any]:
 
 def errors_of_fit(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return `matrix` and `mistakes` of the winner of a fit; None and empty where its answers are not stored."""
+    if outcome is None:
+        return _errors(None, [], None)
+    entries = entries_of(entry.folder)
     answers = None
-    for line in fit_lines(entry.folder) if outcome is not None else ():
-        named = (line.get("row"), (line.get("figures") or {}).get("name")) if line["kind"] == "tested" else ()
-        if outcome is not None and outcome["winner"] in named:
-            path = entry.folder / FOLDER / f"{str(line['what']).replace(' ', '_')}.npz"
+    for line in entries:
+        if line["kind"] == "tested" and outcome["winner"] in (line.get("row"), line["figures"].get("name")):
+            path = entry.folder / FOLDER / f"{line['what'].replace(' ', '_')}.npz"
             answers = answers or read_answers(path, entry.folder)
-    names = [str(name) for name in (outcome or {}).get("classes", [])]
-    return _errors(answers, names, _images_of_fit(entry) if answers is not None else None)
-
-
-def _images_of_fit(entry: Entry) -> Path | None:
-    """Return the folder that a fit has its images from; None where they come from no folder."""
-    begun = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {})
-    inputs = begun.get("inputs")
-    source = inputs.get("source") if isinstance(inputs, Mapping) else None
-    path = Path(source) if isinstance(source, str) else Path()
-    return path if path.is_absolute() and path.is_dir() else None
+    images = Path(entries[0]["inputs"]["source"])  # relative: the name of a set of data
+    return _errors(answers, outcome["classes"], images if images.is_absolute() and images.is_dir() else None)
 
 
 def _errors(answers: StoredAnswers | None, names: list[str], images: Path | None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from nasforge.api.fit.log import reading
+from nasforge.api.fit.log import entries_of, reading
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
-from nasforge.dashboards.library import Entry, fit_lines, fit_result, runs_now
+from nasforge.dashboards.library import Entry, fit_result, runs_now
 from nasforge.dashboards.pages.errors import errors_of_fit
 from nasforge.dashboards.pages.files import explanations, files_of
 from nasforge.views.fit_remarks import more_photos, sentences_on, warnings_on
@@ -69,13 +69,12 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                 f"(95 % interval {percent(won['low'], 1)} to {percent(won['high'], 1)})."
             )
         remarks = [*warnings_on(outcome), *([f"{photos}."] if (photos := more_photos(outcome)) else [])]
-        source = next((line for line in fit_lines(entry.folder) if line["kind"] == "begun"), {}).get("inputs", {})
+        source = entries_of(entry.folder)[0]["inputs"]["source"]
         plan = entry.folder / "plan.yaml"
         commands.append(("Name the class of new images", command_for(entry.folder, "predict", "image.jpg")))
         commands.append(("Open its report", command_for(entry.folder, "report", "--open")))
         if plan.is_file():
-            source = source.get("source", source) if isinstance(source, Mapping) else source
-            words = ["fit", str(source) if isinstance(source, str) else "DATA", "--plan", str(plan)]
+            words = ["fit", str(source), "--plan", str(plan)]
             commands.append(
                 (
                     "Repeat it with the same decisions",
@@ -88,15 +87,15 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
         commands.append(("Show where the network looks", command_for(entry.folder, "explain")))
     decisions, images = [], []
     if entry.kind == "fit":
-        for line in fit_lines(entry.folder):
+        for line in entries_of(entry.folder):
             if line["kind"] == "inspected":
                 images = sentences_on(line["inspection"])
             if line["kind"] == "decision":
-                value = line.get("value")  # a mapping is for `--plan`; its reason has it in words
+                value = line["value"]  # a mapping is for `--plan`; its reason has it in words
                 shown = "" if isinstance(value, Mapping) else value
-                decisions.append((str(line.get("name")).replace("_", " "), shown, line.get("reason")))
+                decisions.append((line["name"].replace("_", " "), shown, line.get("reason")))
             if line["kind"] == "chosen":
-                decisions.append(("winner", line.get("winner"), line.get("reason")))
+                decisions.append(("winner", line["winner"], line.get("reason")))
     return {
         "rows": rows,
         "bars": Markup(bars_of_test(rows)),  # noqa: S704

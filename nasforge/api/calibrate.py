@@ -14,11 +14,11 @@ from nasforge.core.protocols import Tracker
 from nasforge.core.ranges import check_whole
 from nasforge.core.say import Say, to_stderr
 from nasforge.experiment.experiment import Experiment
+from nasforge.experiment.state import REPEATED
 from nasforge.settings.experiment import ExperimentConfig, Named, name_after, name_from, resolve
 from nasforge.views.calibration import Calibration, calibration
 
 _REPLACED = ("strategy", "pruner", "budget", "start_from")
-_STRATEGY = "nasforge.strategies.repeated:Repeated"
 
 
 def calibrate(
@@ -62,7 +62,7 @@ def calibrate(
         if settings.get(key) is not None:
             raise ConfigError(f"calibrate has its own {key}; leave it out", kind="conflict", key=key)
     named = config is not None or "name" in settings
-    config = config or resolve({"strategy": _STRATEGY, **settings})
+    config = config or resolve({"strategy": REPEATED, **settings})
     settings_asked = configured(config, networks, seeds, proxies, named=named)
     state = search(settings_asked, trackers=trackers, say=say, on_open=on_open)
     return calibration(state, trials=trials)
@@ -92,7 +92,7 @@ def configured(
     return replace(
         config,
         name=config.name if named else name_from(f"calibrate-{searched}"),
-        strategy=Named(_STRATEGY, options),
+        strategy=Named(REPEATED, options),
         pruner=Named("none"),
         ladder=(*((scores,) if scores else ()), *ladder),
         budget=Budget(trials=networks * seeds + (scores is not None)),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.api.fit.log import entries_of, finished_of, reading
+from nasforge.api.fit.log import entries_of, finished_of, reading, winner_of
 from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.experiment.journal import (
     FIT,
@@ -24,7 +24,6 @@ from nasforge.views.reader import standing_of
 
 RUNNING, FINISHED, STOPPED, BROKEN = "running", "finished", "stopped", "broken"
 """States of a row: a process works on it, it has reached its end, its command continues it, it cannot be read."""
-_CALIBRATES = "nasforge.strategies.repeated:Repeated"
 
 
 def listing(runs_dir: Path) -> list[dict[str, Any]]:
@@ -35,21 +34,21 @@ def listing(runs_dir: Path) -> list[dict[str, Any]]:
     times), `metric` and `value` (of the best trial, or of a fit's network on the test split; None while there is
     none), and `problem` (why it cannot be read, else empty).
     """
-    kinds: list[tuple[Callable[[Path], dict[str, Any]], Sequence[Path]]] = [
-        (_fit, fits_in(runs_dir, searching=False)),
-        (_search, experiments_in(runs_dir)),
-        (_campaign, campaigns_in(runs_dir)),
+    kinds: list[tuple[str, Callable[[Path], dict[str, Any]], Sequence[Path]]] = [
+        ("fit", _fit, fits_in(runs_dir, searching=False)),
+        ("search", _search, experiments_in(runs_dir)),
+        ("campaign", _campaign, campaigns_in(runs_dir)),
     ]
     rows = []
-    for read, folders in kinds:
+    for kind, read, folders in kinds:
         for folder in folders:
             with without_collection():
-                rows.append(_row(folder, read))
+                rows.append(_row(kind, folder, read))
     return sorted(rows, key=lambda row: (-(row["started"] or 0.0), row["name"]))
 
 
-def _row(folder: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    row = {"name": folder.name, "kind": read.__name__.strip("_"), "state": BROKEN, "started": None}
+def _row(kind: str, folder: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    row = {"name": folder.name, "kind": kind, "state": BROKEN, "started": None}
     row |= {"metric": None, "value": None, "problem": ""}
     try:
         return row | read(folder)
@@ -66,8 +65,7 @@ def _fit(folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"state": state, "started": float(entries[0]["at"])}
     if finished is not None:
         with reading(folder):
-            content = finished["content"]
-            winner = next(one for one in content["rows"] if one["name"] == content["winner"])
+            winner = winner_of(finished["content"])
             return row | {"metric": "test/accuracy", "value": float(winner["test"]["accuracy"])}
     if (folder / SEARCH / JOURNAL).is_file():
         row |= _best([load_state(folder / SEARCH)])
@@ -77,7 +75,7 @@ def _fit(folder: Path) -> dict[str, Any]:
 def _search(folder: Path) -> dict[str, Any]:
     state = load_state(folder)
     row = {"state": standing_of(folder, state), "started": _started(folder), **_best([state])}
-    if state.header.config["strategy"]["name"] == _CALIBRATES:
+    if state.is_calibration:
         row["kind"] = "calibration"
     return row
 

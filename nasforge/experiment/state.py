@@ -39,6 +39,8 @@ from nasforge.experiment.journal import JOURNAL, corrupt, lines_of, without_coll
 if TYPE_CHECKING:
     from nasforge.settings.experiment import ExperimentConfig
 
+REPEATED = "nasforge.strategies.repeated:Repeated"
+"""The strategy of a calibration, as its journal names it."""
 _NEW = vars(Trial(0, TrainShared(SearchSpace("", ()), "", 0)))
 """The fields of a trial that was just asked for, but for its number and its proposal."""
 
@@ -116,6 +118,12 @@ class State:
     def name(self) -> str:
         """The experiment's name: its folder's, which may be a copy of another one."""
         return self.header.experiment if self.path is None else self.path.parent.name
+
+    @property
+    def is_calibration(self) -> bool:
+        """Whether this is the search of a calibration: one network, trained again and again."""
+        name: str = self.header.config["strategy"]["name"]
+        return name == REPEATED
 
     @property
     def config(self) -> ExperimentConfig:

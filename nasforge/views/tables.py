@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from nasforge.core.errors import NasforgeError
 from nasforge.core.goals import Objective, text_of_limit
 from nasforge.core.ladder import Unit
 from nasforge.core.metrics import direction
 from nasforge.core.pareto import front
 from nasforge.core.trial import Trial
-from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fit_of, fits_in
-from nasforge.experiment.state import State, load_state
+from nasforge.experiment.state import State
 
 _ACCURACY = "val/accuracy"
 _HIDDEN = ("time/worker_s", "work/", "health/")
-
-
-def experiments(runs_dir: Path) -> list[dict[str, Any]]:
-    """One row per experiment or fit of a runs folder, the latest changed first; a broken one has `problem`, not counts.
-
-    An empty or missing folder gives no rows.
-    """
-    searches = [experiment_of(fit) for fit in fits_in(runs_dir)]
-    folders = sorted([*experiments_in(runs_dir), *searches], key=_changed, reverse=True)
-    rows: list[dict[str, Any]] = []
-    for folder in folders:
-        name = (fit_of(folder) or folder).name
-        try:
-            rows.append({"experiment": name, **summary(load_state(folder)), "problem": ""})
-        except NasforgeError as error:
-            rows.append({"experiment": name, "problem": str(error)})
-    return rows
-
-
-def _changed(folder: Path) -> float:
-    """Return the time at which a journal was last written; a broken link is the oldest."""
-    try:
-        return (folder / JOURNAL).stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def summary(state: State) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_a_missing_name_is_one_sentence(place, capfd):
 
 def test_a_fit_that_has_not_ended_is_continued_first(place, capfd):
     (place / "runs" / "cells").mkdir(parents=True)
-    log = '{"kind": "begun", "schema": 1, "inputs": {}, "at": 1.0, "used": 0.0}\n'
+    log = '{"kind": "begun", "schema": 1, "inputs": {"source": "photos"}, "at": 1.0, "used": 0.0}\n'
     (place / "runs" / "cells" / "fit.jsonl").write_text(log)
     assert cli.main(["report", "cells"]) == 2
     assert "has not finished. Repeat its command" in capfd.readouterr().err

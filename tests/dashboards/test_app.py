@@ -389,7 +389,10 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
             "at": 2.0,
             "used": 1.0,
         },
-        {"kind": "decision", "name": "trainings", "value": {"steps": 9}, "reason": "9 steps of 2 ms", "used": 1.0},
+        {
+            **{"kind": "decision", "name": "trainings", "value": {"steps": 9}, "reason": "9 steps of 2 ms"},
+            **{"at": 2.2, "used": 1.0},
+        },
         {"kind": "chosen", "winner": "network", "reason": "ahead of all", "until": 9.0, "at": 2.5, "used": 1.5},
         {"kind": "tested", "what": "w", "figures": {"name": "network"}, "at": 3.0, "used": 2.0},
         {"kind": "finished", "content": content, "at": 4.0, "used": 3.0},

@@ -9,6 +9,7 @@ from expecting import raises
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from nasforge.api.listing import listing
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Ended, Extended, Header, Interrupted, Moved, TestOpened
@@ -124,7 +125,7 @@ def _read(folder: Path) -> None:
         state = load_state(folder)
     except JournalError as error:
         assert f"{JOURNAL}:" in str(error) or "schema version" in str(error), f"no file and line: {error}"
-        assert [row["experiment"] for row in tables.experiments(folder.parent)] == [folder.name]
+        assert [(row["name"], row["state"]) for row in listing(folder.parent)] == [(folder.name, "broken")]
         return
     tables.summary(state), tables.leaderboard(state), tables.pareto_front(state)
     noted, outcomes = policies.policies_of(state), forecasts.outcomes_of(state)

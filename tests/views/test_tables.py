@@ -60,17 +60,6 @@ def test_summary_and_budget(made: Path) -> None:
     assert summary["budget_used"] == pytest.approx(0.8), "eight accepted of ten; the rejected one is free"
 
 
-def test_experiments_of_a_folder_and_a_broken_one(made: Path) -> None:
-    broken = made.parent / "broken"
-    broken.mkdir()
-    (broken / "journal.jsonl").write_text("no journal\n")
-    rows = {row["experiment"]: row for row in tables.experiments(made.parent)}
-    assert rows["made"]["finished"] == 5
-    assert rows["made"]["problem"] == ""
-    assert "corrupt" in rows["broken"]["problem"]
-    assert tables.experiments(made.parent / "nothing") == []
-
-
 def test_decisions_of_a_trial(made: Path) -> None:
     rows = tables.decisions(load_state(made).trials[1])
     assert [row["decision"] for row in rows] == ["model.width", "model.block", "train.learning_rate"]

@@ -27,6 +27,7 @@ from nasforge.api.fit.log import (
     finished_of,
     reading,
     stamp_of,
+    winner_of,
 )
 from nasforge.api.fit.plan import read_plan
 from nasforge.api.fit.rows import Row
@@ -88,7 +89,7 @@ class Fitted:
     @property
     def winner(self) -> Row:
         """The row of the network in `best/`."""
-        return next(row for row in self.leaderboard if row.name == self.content["winner"])
+        return Row.from_json(winner_of(self.content))
 
     @property
     def report(self) -> Path:

@@ -66,6 +66,12 @@ def finished_of(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | Non
     return None if "chosen" in kinds[place:] else entries[place]
 
 
+def winner_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the row of the winner in a fit's result."""
+    winner: Mapping[str, Any] = next(row for row in content["rows"] if row["name"] == content["winner"])
+    return winner
+
+
 @contextmanager
 def reading(folder: Path) -> Iterator[None]:
     """Read what the lines of a fit's log hold.
@@ -174,6 +180,19 @@ def _are_rows(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, dict) and _is_text(row.get("name")) for row in value)
 
 
+def _is_outcome(value: Any) -> bool:
+    """Return whether a value is a fit's result: rows, and the name of the one that has won."""
+    return (
+        _is_mapping(value)
+        and _are_rows(value.get("rows"))
+        and any(row["name"] == value.get("winner") for row in value["rows"])
+    )
+
+
+def _are_inputs(value: Any) -> bool:
+    return _is_mapping(value) and _is_text(value.get("source"))
+
+
 def _is_inside(value: Any) -> bool:
     """Return whether a place stays in the fit's folder."""
     return isinstance(value, str) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts
@@ -181,7 +200,7 @@ def _is_inside(value: Any) -> bool:
 
 _EVERY = {"kind": _is_text, "at": _is_finite, "used": _is_finite}
 _FIELDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
-    "begun": {"inputs": _is_mapping},
+    "begun": {"inputs": _are_inputs},
     "inspected": {"inspection": _is_mapping},
     "decision": {"name": _is_text, "value": lambda value: True},
     "yardsticks": {"rows": _are_rows},
@@ -194,7 +213,7 @@ _FIELDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "opened": {"what": _is_text},
     "tested": {"what": _is_text, "figures": _is_mapping},
     "curve": {"time": _is_finite},
-    "finished": {"content": _is_mapping},
+    "finished": {"content": _is_outcome},
 }
 """Kind of a line -> its fields that are read without a further look, and what they must be."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from nasforge.api.fit.judging import Confusion, confusions
-from nasforge.api.fit.log import shown
+from nasforge.api.fit.log import shown, winner_of
 from nasforge.api.fit.rows import METRICS
 from nasforge.core.errors import ConfigError
 from nasforge.core.metrics import short_name
@@ -64,7 +64,7 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Pa
 
 
 def _lead(work: Work, content: Mapping[str, Any]) -> list[str]:
-    row = next(row for row in content["rows"] if row["name"] == content["winner"])
+    row = winner_of(content)
     low, high = row["test_ci95"]["accuracy"]
     parts = [f'<p class="problem">{html.escape(text)}</p>' for text in warnings_on(content)]
     parts.append(

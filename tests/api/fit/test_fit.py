@@ -15,13 +15,13 @@ from sklearn.datasets import load_digits
 import nasforge
 from nasforge.api.fit import Fitted, _name_of, log
 from nasforge.api.fit.rewrite import rewrite_report
+from nasforge.api.listing import listing
 from nasforge.cli.app import main
 from nasforge.cli.fit import _show as print_fit
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
 from nasforge.experiment.journal import FIT
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
-from nasforge.views import tables
 
 SECONDS = 20
 pytestmark = pytest.mark.filterwarnings("error:a tracker failed")  # it would take the clock of the search with it
@@ -398,7 +398,7 @@ def test_commands_take_the_name_of_a_fit(fitted, place, capfd):
         assert main(["show", *words, "--json", *runs]) == 0
         assert json.loads(capfd.readouterr().out)["experiment"] == "few/search"
     assert main(["show", "few/nothing", *runs]) == 2
-    assert [row["experiment"] for row in tables.experiments(place / "runs")] == ["few"]
+    assert [row["name"] for row in listing(place / "runs")] == ["few"]
     assert main(["export", "few", "--to", "safetensors", "--out", str(place / "out"), *runs]) == 0
     assert (place / "out" / "weights.safetensors").is_file()
 
