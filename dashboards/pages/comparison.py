@@ -15,6 +15,7 @@ from nasforge.core.errors import ConfigError, NasforgeError
 from nasforge.dashboards.library import IN_CAMPAIGN, Courses, Entry, Library, searches_of
 from nasforge.dashboards.pages.base import Query
 from nasforge.experiment.journal import JOURNAL
+from nasforge.experiment.places import COMPARISON
 from nasforge.views.comparison import compare_groups
 from nasforge.views.comparison_page import (
     AXIS_TITLES,
@@ -32,7 +33,6 @@ from nasforge.views.trajectory import Trajectory
 
 LINES = {"strategies": "strategies, with a band over their seeds", "searches": "searches"}
 """What a line of the chart can stand for."""
-_RESULT = "comparison.json"
 _FAULTS = (NasforgeError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError, OverflowError)
 """Errors of reading a file that may hold anything."""
 
@@ -84,7 +84,7 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
     if len(entries) == 1 and entries[0].kind == "campaign" and lines != "searches":
         stored, problem = _stored(entries[0], axis)
         if stored is not None:
-            return {**content, **stored, "source": _RESULT}
+            return {**content, **stored, "source": COMPARISON}
     courses = library.courses(entries)
     if courses.unread:
         done = len(courses.searches) + len(courses.broken)
@@ -99,7 +99,7 @@ def comparison_of(library: Library, entries: Sequence[Entry], query: Query) -> d
 
 def _stored(entry: Entry, axis: str) -> tuple[dict[str, Any] | None, str]:
     """Return `axis` and `figures` of an up-to-date `comparison.json`, or None, and why it cannot be read."""
-    path = entry.folder / _RESULT
+    path = entry.folder / COMPARISON
     try:
         written = path.stat().st_mtime
         if any((search.folder / JOURNAL).stat().st_mtime > written for search in searches_of(entry)):
@@ -112,7 +112,10 @@ def _stored(entry: Entry, axis: str) -> tuple[dict[str, Any] | None, str]:
         return None, ""
     except _FAULTS as error:
         again = command_for(entry.folder, "compare")
-        return None, f"The {_RESULT} of this campaign cannot be read ({type(error).__name__}). Write it again: {again}"
+        return (
+            None,
+            f"The {COMPARISON} of this campaign cannot be read ({type(error).__name__}). Write it again: {again}",
+        )
 
 
 def _computed(courses: Courses, axis: str, lines: str, problem: str) -> _Figures | str:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nasforge.api.predict import Predictor, image_files, place_of, predictor
+from nasforge.api.predict import Predictor, image_files, network_of, predictor
 from nasforge.core.errors import ConfigError, DataError, ExportError, did_you_mean
 from nasforge.data.image_data import load_data
 from nasforge.data.image_file import read_image, why_unreadable
@@ -126,7 +126,7 @@ def explain(
         ExportError: there is no such network, or it has no maps to explain.
         TrustError: the network folder names code that you have not agreed to run.
     """
-    place = place_of(model, Path(runs_dir))
+    place = network_of(model, runs_dir)
     if place.is_file():
         raise ExportError(
             f"{place}: an ONNX file has no gradients, expected a network folder; name the fit or the experiment",

@@ -21,6 +21,7 @@ from nasforge.core.protocols import Exporter
 from nasforge.core.trust import foreign
 from nasforge.data import ImageData, load_data
 from nasforge.experiment.journal import JOURNAL
+from nasforge.experiment.places import owner_of, places_of
 from nasforge.experiment.state import load_state
 from nasforge.exporters.model_card import is_unchanged, model_card, signed, written_files
 from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
@@ -69,23 +70,26 @@ class Exported:
 
 
 def export(
-    experiment_folder: Path | str,
+    experiment: str | Path,
     to: str | Sequence[str],
     out: Path | str,
     data: str | Path | Mapping[str, str] | None = None,
     *,
+    runs_dir: str | Path = "runs",
     trust: bool = False,
 ) -> Exported:
     """Ship an experiment's best network; each file is reloaded and compared before it takes its name.
 
     Args:
-        experiment_folder: `runs/<experiment>`, whose `best/` is shipped; a network folder itself is taken too.
+        experiment: the name of a search or a fit in `runs_dir`, or its folder, whose `best/` is shipped; or a network
+            folder.
         to: names of exporters, as a sequence or with commas between them: `onnx`, `torch_export`, `safetensors`, or
             `module:Class` of your own.
         out: folder to write to. Files of an earlier export are replaced, all others stay as they are. `labels.txt` and
             `SHA256SUMS` are always written, and `predict.py` with an ONNX file.
         data: where the images of the search lie now, if they were moved: a file or folder, or a mapping of `source` and
             `folder`.
+        runs_dir: where searches and fits live.
         trust: you agree to run the builder that the network folder names, see `nasforge.load`.
 
     Returns:
@@ -98,9 +102,10 @@ def export(
         DataError: the validation images cannot be loaded.
     """
     exporters = named_exporters(to)
-    folder = Path(experiment_folder)
-    with foreign(folder if (folder / DESCRIPTION).is_file() else folder.absolute().parent, trust=trust):
-        return _export(best_of(folder), exporters, home_expanded(out), data)
+    named = next((place for place in places_of(experiment, runs_dir) if (place / DESCRIPTION).is_file()), None)
+    folder = named or owner_of(experiment, runs_dir)
+    with foreign(named or folder.parent, trust=trust):
+        return _export(named or best_of(folder), exporters, home_expanded(out), data)
 
 
 def _export(
@@ -251,13 +256,11 @@ def _check_recorded(network: Network, agreement: Agreement) -> None:
 
 
 def best_of(folder: Path) -> Path:
-    """Return the network folder to ship: `folder` itself if it is one, else its `best/`.
+    """Return the network folder of a search or a fit.
 
     Raises:
         ExportError: an experiment that has no network with weights yet.
     """
-    if (folder / DESCRIPTION).is_file():
-        return folder
     if not (folder / "best").is_dir() and (folder / JOURNAL).is_file():
         state = load_state(folder)
         best, lost = state.best, ""

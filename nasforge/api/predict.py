@@ -17,6 +17,7 @@ from nasforge.core.errors import DataError, ExportError, did_you_mean
 from nasforge.data.image_file import in_threads, read_image, shown, why_unreadable
 from nasforge.data.image_folder import images_below
 from nasforge.data.input_rule import InputRule
+from nasforge.experiment.places import places_of
 from nasforge.exporters import onnx
 from nasforge.exporters.network_folder import DESCRIPTION, Calibration, check_class_names, load
 
@@ -136,13 +137,13 @@ def predict(
 
 def predictor(model: str | Path, *, runs_dir: str | Path = "runs", trust: bool = False) -> Predictor:
     """Return the network that `model` names, ready for image files. Arguments and errors as in `predict`."""
-    place = place_of(model, Path(runs_dir))
+    place = network_of(model, runs_dir)
     return _of_onnx(place) if place.is_file() else _of_folder(place, trust)
 
 
-def place_of(model: str | Path, runs_dir: Path) -> Path:
+def network_of(model: str | Path, runs_dir: str | Path) -> Path:
     """Return the network folder or the ONNX file that `model` names: in `runs_dir` first, then as a path."""
-    folders = list(dict.fromkeys((runs_dir / model, Path(model))))
+    folders = places_of(model, runs_dir)
     for folder in folders:
         if place := _network_in(folder):
             return place
@@ -152,7 +153,7 @@ def place_of(model: str | Path, runs_dir: Path) -> Path:
             "Wait until the search has a best trial, or name another folder",
             kind="missing",
         )
-    names = [folder.name for folder in sorted(runs_dir.glob("*/")) if _network_in(folder)]
+    names = [folder.name for folder in sorted(Path(runs_dir).glob("*/")) if _network_in(folder)]
     raise ExportError(
         f"there is no network '{model}': expected a name in {runs_dir}, a network folder or an exported folder; "
         f"{did_you_mean(str(model), names)}",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasforge.core.command_line import command_for
-from nasforge.core.errors import ConfigError, ExportError, JournalError, NasforgeError, did_you_mean
+from nasforge.core.errors import ConfigError, ExportError, NasforgeError
 from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
-from nasforge.experiment.journal import FIT, JOURNAL, experiments_in, fits_in, without_collection
+from nasforge.experiment.journal import FIT, without_collection
+from nasforge.experiment.places import folder_of, kind_of
 from nasforge.experiment.state import State
 from nasforge.views.importance import importance_drawing
 from nasforge.views.network_svg import network_svg
@@ -40,7 +41,14 @@ def report(model: str | Path, *, out: str | Path | None = None, runs_dir: str | 
         ConfigError: it is a campaign, which has a page of its own.
         ExportError: the file cannot be written.
     """
-    folder = _folder_of(model, Path(runs_dir))
+    folder = folder_of(model, runs_dir)
+    if kind_of(folder) == "campaign":
+        raise ConfigError(
+            f"'{folder.name}' is a campaign, and a report is about one search. Compare its searches: "
+            f"{command_for(folder, 'compare')}",
+            kind="unsupported",
+            key="model",
+        )
     place = folder / REPORT if out is None else whole_path(Path(out))
     if not place.parent.is_dir():
         raise ExportError(
@@ -79,27 +87,6 @@ def search_report(reader: Reader, *, importance: bool = True) -> str:
                 f"Not computed for this page. See it: {command_for(reader.folder, 'show', '--importance')}"
             )
         return report_page(reader, Extras(drawing, shares))
-
-
-def _folder_of(model: str | Path, runs_dir: Path) -> Path:
-    folders = list(dict.fromkeys((whole_path(runs_dir) / model, whole_path(Path(model)))))
-    for folder in folders:
-        if (folder / FIT).is_file() or (folder / JOURNAL).is_file():
-            return folder
-    for folder in folders:
-        if folder.is_dir() and experiments_in(folder):
-            raise ConfigError(
-                f"'{folder.name}' is a campaign, and this page is about one search. Compare its searches: "
-                f"{command_for(folder, 'compare')}",
-                kind="unsupported",
-                key="model",
-            )
-    known = [path.name for path in (*experiments_in(runs_dir), *fits_in(runs_dir))]
-    raise JournalError(
-        f"there is no search or fit '{model}' in {runs_dir}/; {did_you_mean(str(model), known)}",
-        kind="missing",
-        key="model",
-    )
 
 
 def _networks(folder: Path, state: State) -> str:

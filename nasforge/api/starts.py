@@ -11,7 +11,8 @@ from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.domains import Domain, same
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.space import SearchSpace
-from nasforge.experiment.journal import JOURNAL, experiments_in, has_begun, read_header
+from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fits_in, has_begun, read_header
+from nasforge.experiment.places import places_of
 from nasforge.experiment.state import load_state
 from nasforge.settings.experiment import ExperimentConfig, begins_with_default, suited_evaluator
 from nasforge.settings.space_file import load_portfolio, shipped_portfolios
@@ -189,9 +190,10 @@ def _values_in(path: Path, runs_dir: Path) -> list[tuple[str, Mapping[str, Value
         return [
             (f"{path}, point {number}", _flat(item, f"{path}, point {number}")) for number, item in enumerate(content)
         ]
-    folder = next((place for place in (path, runs_dir / path) if (place / JOURNAL).is_file()), None)
+    places = (experiment_of(place) for place in places_of(path, runs_dir))
+    folder = next((place for place in places if (place / JOURNAL).is_file()), None)
     if folder is None:
-        known = [DEFAULT_POINT, PORTFOLIO, *(place.name for place in experiments_in(runs_dir))]
+        known = [DEFAULT_POINT, PORTFOLIO, *(place.name for place in (*experiments_in(runs_dir), *fits_in(runs_dir)))]
         raise ConfigError(
             f"start_from: '{path}' is no file and no experiment; {did_you_mean(str(path), known)}",
             kind="unknown",

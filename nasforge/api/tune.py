@@ -23,6 +23,7 @@ from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import fit_of, has_begun
+from nasforge.experiment.places import search_of
 from nasforge.experiment.state import State, load_state
 from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, Named, check_experiment_name, name_from, resolve
 from nasforge.settings.space_file import load_recipe
@@ -74,19 +75,20 @@ def tune(
     trackers: Sequence[Tracker] = (),
     say: Say = to_stderr,
     on_open: Callable[[Experiment], None] = lambda experiment: None,
+    runs_dir: str | Path = "runs",
     trust: bool = False,
     **settings: Any,
 ) -> Tuned:
     """Tune the recipe of one network by one of Optuna's samplers, or continue to; the search is an ordinary experiment.
 
     Example:
-        >>> tuned = nasforge.tune("runs/first", recipe="sgd", budget={"trials": 30})
+        >>> tuned = nasforge.tune("first", recipe="sgd", budget={"trials": 30})
         >>> tuned.gained, tuned.state.best.architecture.train
 
     Args:
-        experiment: the folder of an experiment; its data, runner, ladder and objectives are taken over, but for
-            objectives and limits on costs, which a recipe does not change. The recipe that the network had is tried
-            first, as far as `recipe` allows it.
+        experiment: the name of a search or a fit in `runs_dir`, or its folder; its data, runner, ladder and objectives
+            are taken over, but for objectives and limits on costs, which a recipe does not change. The recipe that the
+            network had is tried first, as far as `recipe` allows it.
         trial: the network of this trial, in place of the best.
         architecture: a network of the experiment's space, `model.*` -> value, in place of the best.
         recipe: decisions that are tuned in place of the space's: a shipped recipe's name, a YAML file or a space. Its
@@ -99,6 +101,7 @@ def tune(
         trackers: as in `search`.
         say: as in `search`.
         on_open: as in `search`.
+        runs_dir: where experiments live.
         trust: you agree to run the code that the experiment's journal names; code that a search of yours used needs no
             consent.
         settings: with `model` those of `nasforge.resolve`; with `experiment` any of `name` (else
@@ -124,12 +127,13 @@ def tune(
         )
     changed: Mapping[str, tuple[Value, Value]] = {}
     if model is not None:
-        config = resolve({**settings, "space": timm_space(model, recipe, weights), "strategy": strategy, "data": data})
+        space = timm_space(model, recipe, weights)
+        config = resolve({**settings, "space": space, "strategy": strategy, "data": data, "runs_dir": runs_dir})
         config = replace(config, start_from=None)
         network = model
         state = search(config, trackers=trackers, say=say, on_open=on_open)
     else:
-        folder = Path(str(experiment))
+        folder = search_of(str(experiment), runs_dir)
         source = load_state(folder)
         point = _network_of(source, trial, architecture)
         with foreign(folder.absolute().parent, trust=trust):

@@ -221,7 +221,7 @@ def compare(
             )
     except StopNow as error:
         return output.stopped(error, context.obj)
-    folder = comparison.folder_of(names or [], name, place, campaign=strategies is not None)
+    folder = comparison.comparison_folder(names or [], name, place, campaign=strategies is not None)
     _print(result, folder)
     return Outcome({**result.to_json(), "folder": str(folder)})
 

@@ -12,8 +12,9 @@ from nasforge import registry
 from nasforge.cli import completion
 from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli.output import Outcome, line, log, table
-from nasforge.cli.settings import folder_of, moved_data
-from nasforge.experiment.journal import fit_of, search_name
+from nasforge.cli.settings import moved_data
+from nasforge.experiment.journal import search_name
+from nasforge.experiment.places import owner_of
 from nasforge.views.rounding import fixed
 
 
@@ -41,8 +42,7 @@ def export(
     nasforge export first --to onnx,torch_export,safetensors --out exported
     nasforge export first --to onnx --json
     """
-    folder = folder_of(name, runs_dir)
-    folder = fit_of(folder) or folder
+    folder = owner_of(name, runs_dir)
     formats = [word.strip() for word in to.split(",")]
     for form in formats:
         registry.check_name("exporter", form)

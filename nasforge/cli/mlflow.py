@@ -37,15 +37,17 @@ def mlflow(
     nasforge mlflow first
     nasforge mlflow first --port 5001
     """
-    from nasforge.cli.settings import campaign_folder, folder_of
     from nasforge.core.paths import whole_path
     from nasforge.core.tracking_uri import tracking_uri as whole_uri
+    from nasforge.experiment.places import folder_of, kind_of, search_of
     from nasforge.views.mlflow.page import link
     from nasforge.views.mlflow.position import destination, destination_of_comparison, ids_of, read_ids
     from nasforge.views.mlflow.server import address_of, served
 
-    campaign = None if name is None else campaign_folder(name, runs_dir)
-    folder = campaign if campaign or name is None else folder_of(name, runs_dir)
+    folder = None if name is None else folder_of(name, runs_dir)
+    campaign = folder is not None and kind_of(folder) == "campaign"
+    if name is not None and not campaign:
+        folder = search_of(name, runs_dir)
     place = whole_path(runs_dir) if folder is None else folder.parent
     experiment = key = ""
     if folder is None:

@@ -10,10 +10,6 @@ import typer
 
 from nasforge.cli import options
 from nasforge.cli.output import Outcome, line, say
-from nasforge.cli.settings import campaign_of, fit_folder, folder_of
-from nasforge.core.command_line import command_for
-from nasforge.core.errors import ConfigError
-from nasforge.core.paths import whole_path
 
 
 def report(
@@ -38,18 +34,9 @@ def report(
     nasforge report first --open
     nasforge report cells --out cells.html
     """
-    folder = fit_folder(name, runs_dir)
-    if folder is None:
-        if campaign_of(name, runs_dir):
-            raise ConfigError(
-                f"'{name}' is a campaign, and a report is about one search. Compare its searches: "
-                f"{command_for(whole_path(runs_dir) / name, 'compare')}",
-                kind="unsupported",
-            )
-        folder = folder_of(name, runs_dir)
     from nasforge.api.report import report as write_report
 
-    page = write_report(folder, out=out)
+    page = write_report(name, out=out, runs_dir=runs_dir)
     line(str(page))
     if show and not webbrowser.open(page.as_uri()):
         say("No browser was found here. Open the page by its path.")

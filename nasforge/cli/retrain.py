@@ -13,8 +13,9 @@ from nasforge.api.stopping import terminable
 from nasforge.cli import completion, options
 from nasforge.cli.live import RetrainProgress
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
-from nasforge.cli.settings import folder_of, moved_data, runner_and_recipe
+from nasforge.cli.settings import moved_data, runner_and_recipe
 from nasforge.experiment.journal import read_header, search_name
+from nasforge.experiment.places import search_of
 from nasforge.views.rounding import fixed
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def retrain(
     nasforge retrain first --epochs 100 --set recipe.cutout_pixels=8 --set recipe.crop_pixels=4
     nasforge retrain first --epochs 100 --widen
     """
-    folder = folder_of(name, runs_dir)
+    folder = search_of(name, runs_dir)
     from nasforge.api.retrain import retrain as run  # imports torch
     from nasforge.api.search import tracking
     from nasforge.api.track import track_results

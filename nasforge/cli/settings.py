@@ -6,20 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nasforge.core.command_line import command_for, quoted, runs_dir_option
-from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.core.errors import ConfigError, did_you_mean
 from nasforge.core.goals import OPTIMUM
-from nasforge.core.paths import whole_path
-from nasforge.experiment.journal import (
-    FIT,
-    JOURNAL,
-    SEARCH,
-    campaigns_in,
-    experiment_of,
-    experiments_in,
-    fits_in,
-)
-from nasforge.settings.experiment import DEFAULTS, Named, check_experiment_name, load_settings, suited_evaluator
+from nasforge.settings.experiment import DEFAULTS, Named, load_settings, suited_evaluator
 from nasforge.settings.values import data_of
 from nasforge.settings.yaml_file import Document, parse_value
 
@@ -205,47 +194,3 @@ def _assign(merged: dict[str, Any], text: str, defaults: Mapping[str, str] = DEF
         place = place[key]
     place[keys[-1]] = parse_value(value.strip())
     merged[part] = top
-
-
-def fit_folder(name: str, runs_dir: Path) -> Path | None:
-    """Return the folder of the fit of this name; None where there is no fit, but maybe an experiment."""
-    folder = whole_path(runs_dir) / check_experiment_name(name)
-    return folder if (folder / FIT).is_file() else None
-
-
-def campaign_of(name: str, runs_dir: Path) -> list[Path]:
-    """Return the searches of a campaign; none where `name` is an experiment, or nothing at all."""
-    folder = whole_path(runs_dir) / check_experiment_name(name)
-    return [] if (experiment_of(folder) / JOURNAL).is_file() else experiments_in(folder)
-
-
-def campaign_folder(name: str, runs_dir: Path) -> Path | None:
-    """Return the folder of the campaign or comparison of this name; None where `name` is something else, or nothing."""
-    folder = whole_path(runs_dir) / check_experiment_name(name)
-    if (experiment_of(folder) / JOURNAL).is_file() or (folder / FIT).is_file():
-        return None
-    return folder if (folder / "comparison.json").is_file() or experiments_in(folder) else None
-
-
-def folder_of(name: str, runs_dir: Path) -> Path:
-    """Return the folder of an existing experiment; of a fit its search, also as `FIT/search`.
-
-    Raises:
-        ConfigError: not a name, or a campaign's.
-        JournalError: there is no such experiment.
-    """
-    fit = name.removesuffix(f"/{SEARCH}")
-    folder = experiment_of(whole_path(runs_dir) / check_experiment_name(fit if fit_folder(fit, runs_dir) else name))
-    if not (folder / JOURNAL).is_file():
-        inner = experiments_in(folder)
-        if inner:
-            raise ConfigError(
-                f"'{name}' is a campaign of {len(inner)} searches. Name one of them: "
-                f"{quoted([inner[0].name, *runs_dir_option(folder)])}; or see all: {command_for(folder, 'show')}",
-                kind="conflict",
-            )
-        place = folder.parent
-        known = [path.name for path in (*experiments_in(place), *fits_in(place), *campaigns_in(place))]
-        why = f" (the folder has no file {JOURNAL})" if folder.is_dir() else ""
-        raise JournalError(f"no experiment '{name}' in {runs_dir}/{why}; {did_you_mean(name, known)}", kind="unknown")
-    return folder

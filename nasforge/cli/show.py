@@ -22,15 +22,15 @@ from nasforge.cli.output import (
     table,
     trial_json,
 )
-from nasforge.cli.settings import campaign_of, fit_folder, folder_of, moved_data
+from nasforge.cli.settings import moved_data
 from nasforge.cli.summary import print_summary
 from nasforge.cli.trial import repeat_trial, show_log, show_trial
 from nasforge.cli.watch import standing
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, JournalError
-from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
-from nasforge.experiment.journal import search_name, without_collection
+from nasforge.experiment.journal import experiments_in, search_name, without_collection
+from nasforge.experiment.places import folder_of, kind_of, search_of
 from nasforge.experiment.state import State, load_state
 from nasforge.views import tables
 from nasforge.views.reader import Reader
@@ -94,17 +94,17 @@ def show(
         )
     if trial is None and not (importance or rerun or draw or log or place or "/" in name):
         with view():
-            fit_place, searches = fit_folder(name, runs_dir), campaign_of(name, runs_dir)
-            if top is not None and (fit_place or searches):
-                kind = "fit" if fit_place else "campaign"
+            folder = folder_of(name, runs_dir)
+            kind = kind_of(folder)
+            if top is not None and kind != "search":
                 raise ConfigError(
                     f"'{name}' is a {kind}, and --top is for the leaderboard of a search", kind="conflict", key="top"
                 )
-            if fit_place:
-                return show_fit(fit_place)
-            if searches:
-                return show_campaign(name, runs_dir, searches)
-    folder = folder_of(name, runs_dir)
+            if kind == "fit":
+                return show_fit(folder)
+            if searches := experiments_in(folder):
+                return show_campaign(folder, searches)
+    folder = search_of(name, runs_dir)
     if place and not rerun and draw is None:
         raise ConfigError("--data, --data-dir: only --rerun and --draw need the data", kind="conflict", key="data")
     of_one = {"--rerun": rerun, "--draw": draw is not None, "--log": log}
@@ -170,7 +170,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
     )
 
 
-def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcome:
+def show_campaign(folder: Path, searches: Sequence[Path]) -> Outcome:
     """Return the searches of a campaign, one line each."""
     rows: list[Sequence[str]] = []
     content: list[dict[str, Any]] = []
@@ -203,14 +203,14 @@ def show_campaign(name: str, runs_dir: Path, searches: Sequence[Path]) -> Outcom
     if len(goals) > 1:  # each number says in which metric it is
         rows = [(*row[:3], f"{row[3]} {goal}".rstrip(), row[4]) for row, goal in zip(rows, bests, strict=True)]
     table(
-        f"{name}: a campaign of {len(rows)} searches",
+        f"{folder.name}: a campaign of {len(rows)} searches",
         ("search", "strategy", "seed", f"best {next(iter(goals))}" if len(goals) == 1 else "best", "trials"),
         rows,
         left=("search", "strategy", "trials"),
     )
-    line(f"Compare the strategies: {command_for(whole_path(runs_dir) / name, 'compare')}")
+    line(f"Compare the strategies: {command_for(folder, 'compare')}")
     line(f"Look at one of them: {command_for(searches[0], 'show')}")
-    return Outcome({"campaign": name, "searches": content})
+    return Outcome({"campaign": folder.name, "searches": content})
 
 
 def _print_budget(state: State) -> None:

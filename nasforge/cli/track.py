@@ -11,12 +11,12 @@ import typer
 
 from nasforge.cli.options import Json, Name, RunsDir
 from nasforge.cli.output import Outcome, line, log, say
-from nasforge.cli.settings import campaign_folder, folder_of
 from nasforge.core.command_line import command_for, quoted
 from nasforge.core.errors import ConfigError
 from nasforge.core.trust import view
 from nasforge.core.uri import with_absolute_file, without_secrets
 from nasforge.experiment.journal import fit_of, search_name
+from nasforge.experiment.places import folder_of, kind_of, search_of
 from nasforge.experiment.state import load_state
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ def track(
                 key="tracking_uri",
             )
         with view():
-            return _write_study(folder_of(name, runs_dir), optuna)
-    if campaign := campaign_folder(name, runs_dir):
-        return _deliver_campaign(campaign, tracking_uri)
-    return _deliver(folder_of(name, runs_dir), tracking_uri)
+            return _write_study(search_of(name, runs_dir), optuna)
+    folder = folder_of(name, runs_dir)
+    if kind_of(folder) == "campaign":
+        return _deliver_campaign(folder, tracking_uri)
+    return _deliver(search_of(name, runs_dir), tracking_uri)
 
 
 def _deliver(folder: Path, uri: str | None) -> Outcome:

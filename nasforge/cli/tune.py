@@ -11,9 +11,10 @@ from nasforge.cli import completion, options, output
 from nasforge.cli.describe import read_values
 from nasforge.cli.live import Watch
 from nasforge.cli.output import Outcome
-from nasforge.cli.settings import WHICH_DATA, folder_of, moved_data, until_of
+from nasforge.cli.settings import WHICH_DATA, moved_data, until_of
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, StopNow
+from nasforge.experiment.places import search_of
 from nasforge.views.rounding import fixed
 from nasforge.views.tables import unit_of
 
@@ -145,7 +146,7 @@ def tune(
     nasforge tune --model resnet18 --weights resnet18.safetensors --data photos/ --recipe finetune
     nasforge tune --model mobilenetv3_small_050 --data digits --recipe sgd --objective val/accuracy --objective val/loss
     """
-    folder = folder_of(experiment, runs_dir) if experiment is not None else None
+    folder = search_of(experiment, runs_dir) if experiment is not None else None
     from nasforge.api.tune import tune as run  # imports torch
 
     limits = {"trials": max_trials, "worker_seconds": max_worker_seconds, "until": until_of(until)}

@@ -9,12 +9,12 @@ from pathlib import Path
 from nasforge.cli import options
 from nasforge.cli.live import Watch
 from nasforge.cli.output import Outcome, line, log, seconds_text, state_json
-from nasforge.cli.settings import fit_folder, folder_of
 from nasforge.cli.summary import print_summary
 from nasforge.core.command_line import command_for
 from nasforge.core.trial import Trial
 from nasforge.core.trust import view
-from nasforge.experiment.journal import experiment_of, search_name
+from nasforge.experiment.journal import fit_of, search_name
+from nasforge.experiment.places import search_of
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
 from nasforge.views.results import remarks
@@ -36,13 +36,12 @@ def watch(name: options.Name, runs_dir: options.RunsDir = Path("runs"), as_json:
     nasforge watch first --runs-dir /shared/runs
     """
     with view():
-        fit = fit_folder(name, runs_dir)
-        folder = experiment_of(fit) if fit else folder_of(name, runs_dir)
+        folder = search_of(name, runs_dir)
         reader = Reader(folder)
         reader.refresh()
         state = follow(reader, Watch(log()))
         print_summary(state, remarks=remarks(state), name=search_name(folder), standing=reader.standing)
-        line(f"See all of it: {command_for(fit or folder, 'show')}")
+        line(f"See all of it: {command_for(fit_of(folder) or folder, 'show')}")
         if failed := state.failures():
             number = failed[-1].number
             line(f"See why trial {number} failed: {command_for(folder, 'show', '--trial', str(number), '--log')}")

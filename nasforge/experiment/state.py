@@ -34,7 +34,8 @@ from nasforge.core.ladder import Rung
 from nasforge.core.pareto import front
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Result, Score, Step, TrainShared, Trial, made
-from nasforge.experiment.journal import JOURNAL, corrupt, lines_of, without_collection
+from nasforge.experiment.journal import JOURNAL, corrupt, experiment_of, lines_of, without_collection
+from nasforge.experiment.places import places_of
 
 if TYPE_CHECKING:
     from nasforge.settings.experiment import ExperimentConfig
@@ -121,7 +122,7 @@ class State:
 
     @property
     def is_calibration(self) -> bool:
-        """Whether this is the search of a calibration: one network, trained again and again."""
+        """True for the search of a calibration: one network, trained again and again."""
         name: str = self.header.config["strategy"]["name"]
         return name == REPEATED
 
@@ -501,16 +502,18 @@ def replay(events: Iterable[Event], folder: Path | None = None) -> State:
     return state
 
 
-def load_state(folder: Path | str) -> State:
-    """Read the state of an experiment's folder, without a lock, also while it runs.
+def load_state(experiment: str | Path, runs_dir: str | Path = "runs") -> State:
+    """Read the state of a search, without a lock, also while it runs.
 
     Args:
-        folder: `runs/<experiment>`.
+        experiment: the name of a search or a fit in `runs_dir`, or its folder.
+        runs_dir: where experiments live.
 
     Raises:
         JournalError: no journal there, or it is corrupt.
     """
-    folder = Path(folder)
+    folders = map(experiment_of, places_of(experiment, runs_dir))
+    folder = next((place for place in folders if (place / JOURNAL).is_file()), Path(experiment))
     return replay((line.event for line in lines_of(folder)), folder)
 
 

@@ -35,13 +35,14 @@ from nasforge.api.stopping import terminable
 from nasforge.core.about import about_of
 from nasforge.core.architecture import Architecture
 from nasforge.core.command_line import command_for
-from nasforge.core.errors import ConfigError, JournalError, NasforgeError, TrackingError, did_you_mean
+from nasforge.core.errors import ConfigError, NasforgeError, TrackingError, did_you_mean
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.say import Say, to_stderr
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, from_user
-from nasforge.experiment.journal import JOURNAL, campaigns_in, dumps, experiments_in
+from nasforge.experiment.journal import JOURNAL, dumps, experiments_in
+from nasforge.experiment.places import COMPARISON, folder_of, kind_of, search_of
 from nasforge.settings.experiment import DEFAULTS, ExperimentConfig, Named, check_experiment_name, resolve
 from nasforge.settings.values import NO_STARTS
 from nasforge.settings.yaml_file import Document
@@ -59,7 +60,7 @@ CAMPAIGN_DEFAULTS = {**DEFAULTS, "runner": "local"}
 """Of the searches of a campaign, which share the processors by `workers`."""
 _MOST_SEEDS = 100_000
 """Searches per strategy of a campaign at most: all of them are kept in memory."""
-_RESULT, _PAGE, _PICTURE = "comparison.json", "comparison.html", "comparison.png"
+_PAGE, _PICTURE = "comparison.html", "comparison.png"
 
 
 def compare(
@@ -124,8 +125,8 @@ def compare(
                 "compare experiments already run, or --strategies to run, not both", kind="conflict", key="strategies"
             )
         with from_user(say):
-            configs = campaign_configs(strategies, seeds, folder_of((), name, place, campaign=True), settings, document)
-            folder = folder_of((), name, place, campaign=True)
+            folder = comparison_folder((), name, place, campaign=True)
+            configs = campaign_configs(strategies, seeds, folder, settings, document)
             _check_points(at, configs[0].budget.limits.get(axis, math.inf), axis)
             if not folder.exists():
                 say_notes(about_of(evaluator_of(configs[0])), say)
@@ -140,7 +141,7 @@ def compare(
                 key="strategies",
             )
         folders = _folders(experiments, place)
-        folder = folder_of(experiments, name, place, campaign=False)
+        folder = comparison_folder(experiments, name, place, campaign=False)
         if (folder / JOURNAL).is_file():
             raise ConfigError(
                 f"{folder} holds an experiment; choose another --name for the comparison", kind="conflict", key="name"
@@ -187,7 +188,7 @@ def _report(
     )
     folder.mkdir(parents=True, exist_ok=True)
     content = plain(comparison.to_json())
-    (folder / _RESULT).write_text(json.dumps(content, allow_nan=False, indent=1) + "\n")
+    (folder / COMPARISON).write_text(json.dumps(content, allow_nan=False, indent=1) + "\n")
     for earlier in (_PAGE, _PICTURE):  # if this comparison cannot be drawn, no earlier drawing is left next to it
         (folder / earlier).unlink(missing_ok=True)
     networks: dict[str, list[Part]] = {}
@@ -228,13 +229,14 @@ def _networks(comparison: Comparison, config: ExperimentConfig) -> dict[str, lis
     }
 
 
-def folder_of(experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool) -> Path:
+def comparison_folder(
+    experiments: Sequence[str | Path], name: str | None, runs_dir: Path | str, *, campaign: bool
+) -> Path:
     """Return the folder of a comparison's files: that of its campaign, even if it is only shown again, or a new one."""
     place = whole_path(runs_dir)
     if not campaign and name is None and len(experiments) == 1:
-        first = experiments[0]
-        again = whole_path(first) if isinstance(first, Path) else place / first
-        if not (again / JOURNAL).is_file():
+        again = folder_of(experiments[0], runs_dir)
+        if kind_of(again) == "campaign":
             return again
     return place / check_experiment_name(name or ("campaign" if campaign else "comparison"))
 
@@ -336,17 +338,8 @@ def _folders(experiments: Sequence[str | Path], runs_dir: Path) -> list[Path]:
         )
     folders: list[Path] = []
     for experiment in experiments:
-        place = whole_path(experiment) if isinstance(experiment, Path) else runs_dir / experiment
-        if (place / JOURNAL).is_file():
-            folders.append(place)
-        elif inner := experiments_in(place):
-            folders += inner
-        else:
-            known = [path.name for path in experiments_in(runs_dir)]
-            known += [path.name for path in campaigns_in(runs_dir)]
-            raise JournalError(
-                f"no experiment '{experiment}' in {runs_dir}/; {did_you_mean(str(experiment), known)}", kind="unknown"
-            )
+        folder = folder_of(experiment, runs_dir)
+        folders += experiments_in(folder) or [search_of(experiment, runs_dir)]
     if len(set(folders)) < len(folders):
         twice = sorted({path.name for path in folders if folders.count(path) > 1})
         raise ConfigError(f"given twice: {', '.join(twice)}", kind="duplicate")

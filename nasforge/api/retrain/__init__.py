@@ -28,6 +28,7 @@ from nasforge.core.ranges import check_whole
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment.experiment import reopen
+from nasforge.experiment.places import search_of
 from nasforge.exporters.network_folder import description_of, load, save_network
 from nasforge.models.textbook import reference_named
 from nasforge.settings.experiment import Named
@@ -42,7 +43,7 @@ __all__ = ["Finalist", "Finalists", "Retrained", "Spread", "retrain"]
 
 
 def retrain(
-    folder: Path | str,
+    experiment: str | Path,
     *,
     top: int = 1,
     random: int = 0,
@@ -57,6 +58,7 @@ def retrain(
     reference: str | Sequence[str] = "resnet",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
+    runs_dir: str | Path = "runs",
     trust: bool = False,
 ) -> Finalists:
     """Retrain the best architectures of a search and measure each retrained network on the sealed test split, once.
@@ -66,7 +68,7 @@ def retrain(
     the test split is neither trained nor measured again. The first seed of the best becomes `best/`.
 
     Args:
-        folder: `runs/<experiment>`.
+        experiment: the name of a search or a fit in `runs_dir`, or its folder.
         top: how many: of the ranking, or with several objectives of the Pareto front first.
         random: how many more, drawn from the other finished trials: what the search's choice is worth shows against
             them. Always the same ones of the same search.
@@ -91,6 +93,7 @@ def retrain(
             `module:function` of your own.
         progress: told after every epoch.
         trackers: told of every opening of the test split.
+        runs_dir: where experiments live.
         trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
 
     Returns:
@@ -106,7 +109,7 @@ def retrain(
         JournalError: the experiment is running, or its data have changed.
         DataError: the data cannot be loaded.
     """
-    folder = Path(folder)
+    folder = search_of(experiment, runs_dir)
     for name, number, least in (("top", top, 1), ("random", random, 0), ("seeds", seeds, 1), ("epochs", epochs, 1)):
         if number is not None or name != "epochs":
             check_whole(number, f"retrain: {name}", least, error=SearchError)
@@ -115,35 +118,35 @@ def retrain(
     trainer, changes = _trainer(named, device), fixed_settings(recipe or {})
     with typed():
         references = _references(reference)
-    with foreign(folder.absolute().parent, trust=trust), reopen(folder, trackers) as experiment:
-        state, config = experiment.state, experiment.state.config.with_data_at(data)
+    with foreign(folder.parent, trust=trust), reopen(folder, trackers) as opened:
+        state, config = opened.state, opened.state.config.with_data_at(data)
         if config.data is None or not config.space.builder:
             raise SearchError(
-                f"{experiment.folder}: this search trained no networks on images, there is nothing to retrain",
+                f"{folder}: this search trained no networks on images, there is nothing to retrain",
                 kind="unsupported",
             )
         ranked = ranked_of(state)
         if not ranked:
-            raise SearchError(f"{experiment.folder}: nothing to retrain: {state.why_no_best}", kind="empty")
+            raise SearchError(f"{folder}: nothing to retrain: {state.why_no_best}", kind="empty")
         drawn = drawn_of(ranked, top, random, config.seed)
         # with Ray this process only measures, and need not have the GPU that the workers have
         place = device_of("auto" if named.name == "ray_tune" and device.startswith("cuda") else device)
         if state.header.data_hash not in ("", load_data(config.data).fingerprint):
             raise JournalError(
-                f"{experiment.folder}: the data have changed since the search ({state.header.why_other_data}); "
+                f"{folder}: the data have changed since the search ({state.header.why_other_data}); "
                 "a comparison with it would mean nothing",
                 kind="changed",
                 key="data",
             )
         if data:
-            experiment.note_place_of_data(config.to_json())
+            opened.note_place_of_data(config.to_json())
         whole = replace(config.data, images=None)
         images = load_data(whole)
         chosen = [*map(Chosen.of, ranked[:top]), *(Chosen.of(trial, drawn=True) for trial in drawn)]
         if widen:
             chosen = all_widened(chosen, config, images)
         work = Work(
-            experiment,
+            opened,
             config,
             data_config=whole,
             data=images,
@@ -157,7 +160,7 @@ def retrain(
             references=references,
         )
         finalists = work.finalists(chosen, ranked, progress)
-        _keep_best(experiment.folder, finalists[0])
+        _keep_best(folder, finalists[0])
         return finalists
 
 

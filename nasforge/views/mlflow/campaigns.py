@@ -18,6 +18,7 @@ from nasforge.core.say import Say, silent
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.core.uri import sqlite_file, without_password
 from nasforge.experiment.journal import dumps
+from nasforge.experiment.places import COMPARISON
 from nasforge.views.comparison_records import metrics_of, metrics_of_search
 from nasforge.views.mlflow.client import (
     POOL,
@@ -43,8 +44,7 @@ from nasforge.views.mlflow.position import (
 from nasforge.views.mlflow.progress import Progress, ProgressLines
 from nasforge.views.mlflow.runs import allowed_key
 
-RESULT = "comparison.json"
-_FILES = (RESULT, "comparison.html", "comparison.png")
+_FILES = (COMPARISON, "comparison.html", "comparison.png")
 _BATCH = 900
 _SIGNAL = "campaign/signal"
 
@@ -73,19 +73,20 @@ def read_comparison(folder: Path) -> dict[str, Any]:
         JournalError: there is none, or it is damaged.
     """
     try:
-        content: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
         campaign_runs(content)
     except FileNotFoundError:
         raise JournalError(
-            f"{folder / RESULT}: this campaign has no result yet. Run: {command_for(folder, 'compare')}",
+            f"{folder / COMPARISON}: this campaign has no result yet. Run: {command_for(folder, 'compare')}",
             kind="missing",
-            key=RESULT,
+            key=COMPARISON,
         ) from None
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        again = command_for(folder, "compare")
         raise JournalError(
-            f"{folder / RESULT}: damaged ({type(error).__name__}). Write it again: {command_for(folder, 'compare')}",
+            f"{folder / COMPARISON}: damaged ({type(error).__name__}). Write it again: {again}",
             kind="unreadable",
-            key=RESULT,
+            key=COMPARISON,
         ) from None
     return content
 
