@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nasforge.api.search import search
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, ExportError
 from nasforge.core.goals import Budget
 from nasforge.core.ladder import Rung
 from nasforge.core.protocols import Tracker
@@ -17,6 +19,7 @@ from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.state import REPEATED
 from nasforge.settings.experiment import ExperimentConfig, Named, name_after, name_from, resolve
 from nasforge.views.calibration import Calibration, calibration
+from nasforge.views.plain import plain
 
 _REPLACED = ("strategy", "pruner", "budget", "start_from")
 
@@ -36,7 +39,8 @@ def calibrate(
     """Train random networks to the end, each by several seeds, and say how well the rungs foretell the end.
 
     An ordinary experiment, `calibrate-<space>-<data>-s<seed>` where it has no name: journaled, charged, continued by
-    the same call, with its constraints and runner. It has no pruner, and its strategy is `strategies.repeated`.
+    the same call, with its constraints and runner. It has no pruner, and its strategy is `strategies.repeated`. Its
+    folder gets `calibration.json`, `calibration.html` and `calibration.png`.
 
     Example:
         >>> found = nasforge.calibrate(space="tiny", data="digits", networks=6, epochs=9)
@@ -65,7 +69,22 @@ def calibrate(
     config = config or resolve({"strategy": REPEATED, **settings})
     settings_asked = configured(config, networks, seeds, proxies, named=named)
     state = search(settings_asked, trackers=trackers, say=say, on_open=on_open)
-    return calibration(state, trials=trials)
+    result = calibration(state, trials=trials)
+    _write(result, settings_asked.folder, say)
+    return result
+
+
+def _write(result: Calibration, folder: Path, say: Say) -> None:
+    """Write `calibration.json`, its page and its picture into the folder of the search."""
+    from nasforge.views.calibration_page import draw_calibration, write_calibration
+
+    content = {"experiment": folder.name, **plain(result.to_json())}
+    (folder / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
+    try:
+        write_calibration(result, folder)
+        draw_calibration(result, folder / "calibration.png")
+    except ExportError as error:
+        say(str(error))
 
 
 def configured(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +11,9 @@ from nasforge.cli import completion, options, output
 from nasforge.cli.live import Watch
 from nasforge.cli.output import Outcome
 from nasforge.cli.settings import data_options, settings_of
-from nasforge.core.errors import ExportError, StopNow
+from nasforge.core.errors import StopNow
 from nasforge.core.metrics import PROXY
 from nasforge.settings.experiment import resolve
-from nasforge.views.plain import plain
 
 if TYPE_CHECKING:
     from nasforge.views.calibration import Calibration
@@ -145,22 +143,8 @@ def calibrate(
 
 
 def _reported(result: Calibration, folder: Path) -> Outcome:
-    from nasforge.views.calibration_page import (
-        RUNG_COLUMNS,
-        draw_calibration,
-        interval_text,
-        recommendation,
-        rung_row,
-        write_calibration,
-    )
+    from nasforge.views.calibration_page import RUNG_COLUMNS, interval_text, recommendation, rung_row
 
-    content = {"experiment": folder.name, **plain(result.to_json())}
-    (folder / "calibration.json").write_text(json.dumps(content, indent=1) + "\n")
-    try:
-        write_calibration(result, folder)
-        draw_calibration(result, folder / "calibration.png")
-    except ExportError as error:
-        output.say(str(error))
     seeds = "other seeds" if result.seeds > 1 else "the same run"
     rows = [rung_row(result, rung) for rung in result.rungs]
     title = (
@@ -177,4 +161,4 @@ def _reported(result: Calibration, folder: Path) -> Outcome:
         output.line(sentence)
     for advice in result.advice:
         output.say(advice)
-    return Outcome(content)
+    return Outcome({"experiment": folder.name, **result.to_json()})

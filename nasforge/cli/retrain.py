@@ -14,7 +14,7 @@ from nasforge.cli import completion, options
 from nasforge.cli.live import RetrainProgress
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 from nasforge.cli.settings import moved_data, runner_and_recipe
-from nasforge.experiment.journal import read_header, search_name
+from nasforge.experiment.journal import search_name
 from nasforge.experiment.places import search_of
 from nasforge.views.rounding import fixed
 
@@ -114,14 +114,11 @@ def retrain(
     """
     folder = search_of(name, runs_dir)
     from nasforge.api.retrain import retrain as run  # imports torch
-    from nasforge.api.search import tracking
-    from nasforge.api.track import track_results
 
     places = {"address": address, "max_concurrent_trials": max_concurrent, "workers_per_network": workers_per_network}
     parts, recipe = runner_and_recipe(runner, places, assign or [])
     progress = RetrainProgress(log())
-    uri = read_header(folder).config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
-    with terminable(), progress.shown(), tracking(folder, uri, (), say, of_search=False) as trackers:
+    with terminable(), progress.shown():
         finalists = run(
             folder,
             top=top,
@@ -136,12 +133,11 @@ def retrain(
             runner=parts,
             reference=reference,
             progress=progress,
-            trackers=trackers,
+            say=say,
             trust=trust,
         )
     _print(finalists)
     line(f"The first network is now {folder / 'best'}")
-    track_results(folder, uri, say)
     return Outcome({"experiment": search_name(folder), **finalists.to_json(), "best": str(folder / "best")})
 
 

@@ -21,13 +21,17 @@ from nasforge.api.retrain.networks import (
 from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained
 from nasforge.api.retrain.widening import all_widened
 from nasforge.api.retrain.work import Work
+from nasforge.api.search import tracking
+from nasforge.api.track import track_results
 from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
 from nasforge.core.protocols import Reference, Tracker
 from nasforge.core.ranges import check_whole
+from nasforge.core.say import Say, to_stderr
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment.experiment import reopen
+from nasforge.experiment.journal import read_header
 from nasforge.experiment.places import search_of
 from nasforge.exporters.network_folder import description_of, load, save_network
 from nasforge.models.textbook import reference_named
@@ -58,6 +62,7 @@ def retrain(
     reference: str | Sequence[str] = "resnet",
     progress: Progress = lambda name, epoch, epochs, metrics: None,
     trackers: Sequence[Tracker] = (),
+    say: Say = to_stderr,
     runs_dir: str | Path = "runs",
     trust: bool = False,
 ) -> Finalists:
@@ -92,7 +97,8 @@ def retrain(
             FLOPs, as a sequence or with commas between them. A name is registered (`resnet`, `vgg`), `timm:NAME`, or
             `module:function` of your own.
         progress: told after every epoch.
-        trackers: told of every opening of the test split.
+        trackers: told of every opening of the test split, next to MLflow's of the search.
+        say: takes what the user should know.
         runs_dir: where experiments live.
         trust: you agree to run the code that the journal names; code that a search of yours used needs no consent.
 
@@ -118,7 +124,12 @@ def retrain(
     trainer, changes = _trainer(named, device), fixed_settings(recipe or {})
     with typed():
         references = _references(reference)
-    with foreign(folder.parent, trust=trust), reopen(folder, trackers) as opened:
+    uri = read_header(folder).config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
+    with (
+        foreign(folder.parent, trust=trust),
+        tracking(folder, uri, trackers, say, of_search=False) as told,
+        reopen(folder, told) as opened,
+    ):
         state, config = opened.state, opened.state.config.with_data_at(data)
         if config.data is None or not config.space.builder:
             raise SearchError(
@@ -161,7 +172,8 @@ def retrain(
         )
         finalists = work.finalists(chosen, ranked, progress)
         _keep_best(folder, finalists[0])
-        return finalists
+    track_results(folder, uri, say)
+    return finalists
 
 
 def _references(names: str | Sequence[str]) -> dict[str, Reference]:
