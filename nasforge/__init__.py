@@ -6,10 +6,10 @@ The public API, a dozen lines:
 
     state = nasforge.search(space="tiny", data="digits", strategy="evolution", budget={"trials": 12}, name="first")
     print(state.best.metrics["val/accuracy"], state.best.architecture.model)
-    tuned = nasforge.tune("runs/first", budget={"trials": 12})
-    print(nasforge.retrain("runs/first", top=1, seeds=2))
+    tuned = nasforge.tune("first", budget={"trials": 12})
+    print(nasforge.retrain("first", top=1, seeds=2))
     network = nasforge.load("runs/first/best")
-    nasforge.export("runs/first", to=["onnx"], out="exported")
+    nasforge.export("first", to=["onnx"], out="exported")
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from nasforge.training.scoring import score
 PLUGINS = '''
 from random import Random
 
+from nasforge.core.architecture import Architecture
 from nasforge.core.trial import Measure
 from nasforge.models.textbook import Textbook
 
@@ -36,6 +37,7 @@ class Draws:
     """Draws at random; `broken` says where it fails."""
 
     broken = ""
+    outside = {}
 
     def __init__(self, spec):
         self.space = spec.space
@@ -43,7 +45,8 @@ class Draws:
     def ask(self, number):
         if self.broken == "ask" and number == 1:
             raise SystemExit(3)
-        return Measure(self.space.sample(Random(number)))
+        point = self.space.sample(Random(number))
+        return Measure(Architecture({**point.values, **self.outside}) if number == 1 else point)
 
     def recall(self, number, proposal):
         if self.broken == "recall" and number == 0:
@@ -100,6 +103,18 @@ def test_a_strategy_that_fails_ends_the_search_and_not_its_journal(
             run(tmp_path)
     monkeypatch.setattr(plugins.Draws, "broken", "")
     assert run(tmp_path).counts()["finished"] == 4
+
+
+@pytest.mark.parametrize(
+    ("outside", "says"), [({"model.width": 13}, "got 13"), ({"model.kernel": 3}, "no decision 'model.kernel'")], ids=str
+)
+def test_a_strategy_proposes_points_of_the_space_alone(
+    plugins: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: dict[str, int], says: str
+) -> None:
+    monkeypatch.setattr(plugins.Draws, "outside", outside)
+    with raises(SearchError, "invalid", "strategy", "trial 1 is invalid", says):
+        run(tmp_path)
+    assert load_state(tmp_path / "toy").counts()["finished"] == 1
 
 
 def test_a_strategy_that_cannot_recall_does_not_make_the_journal_corrupt(
@@ -215,3 +230,31 @@ def test_a_textbook_must_be_found_by_its_name(plugins: Any) -> None:
 
 def test_public_names_are_completed() -> None:
     assert {"search", "fit", "retrain"} <= {*dir(nasforge)}
+
+
+class _Watts(Planted):
+    """An evaluator with a cost of its own."""
+
+    about = About(metrics=("val/accuracy",), costs=("cost/watts",))
+
+    def __init__(self, spec: Any, **options: Any) -> None:
+        super().__init__(**options)
+
+    def check(self, proposal: Proposal) -> dict[str, float]:
+        return {"cost/watts": float(proposal.architecture.values["model.width"])}
+
+
+def test_a_users_evaluator_has_costs_that_limit_and_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watts", type(sys)("watts"))
+    sys.modules["watts"].Watts = _Watts  # type: ignore[attr-defined]
+    settings = {"evaluator": "watts:Watts", "strategy": "random", "budget": {"trials": 6}}
+    config = toy_config(tmp_path, **settings, constraints=["cost/watts<=8"], objectives=["max:val/accuracy"])
+    state = search(config, say=lambda text: None)
+    assert {trial.costs["cost/watts"] <= 8 for trial in state.finished()} == {True} and state.counts()["rejected"]
+    with raises(ConfigError, "unknown", "cost/joules", "cost/watts"):
+        search(toy_config(tmp_path, name="other", **settings, constraints=["cost/joules<=8"]), say=lambda text: None)
+
+
+def test_the_metrics_of_an_evaluator_are_a_tuple() -> None:
+    with raises(ConfigError, "type", "metrics", "('val/accuracy',)"):
+        About(metrics="val/accuracy")  # type: ignore[arg-type]

@@ -196,11 +196,13 @@ def make_evaluator(config: ExperimentConfig) -> Evaluator:
     """Make the evaluator of a configuration.
 
     Raises:
-        ConfigError: the settings do not fit it, it states no facts, or it does not report an objective.
+        ConfigError: the settings do not fit it, it states no facts, or it does not report an objective or a cost.
     """
     named = config.evaluator
     evaluator: Evaluator = registry.make("evaluator", named.name, named.options, suited_to_images(config).spec)
-    _check_measured([goal.metric for goal in config.objectives], "objective", about_of(evaluator))
+    about = about_of(evaluator)
+    _check_measured([goal.metric for goal in config.objectives], "objective", about)
+    _check_measured([limit.metric for limit in (*config.constraints, *config.targets)], "constraint", about)
     return evaluator
 
 
@@ -271,7 +273,7 @@ def _check_measured(metrics: Iterable[str], what: str, about: About) -> None:
     """Raises ConfigError for a metric that an evaluator does not report."""
     if about.metrics is None:
         return
-    known = {*about.metrics, *_COSTS}
+    known = {*about.metrics, *about.costs, *_COSTS}
     for metric in metrics:
         if metric not in known:
             raise ConfigError(

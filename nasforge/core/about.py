@@ -20,6 +20,7 @@ class About:
 
     Attributes:
         metrics: keys of all metrics that it reports, so that objectives are checked before the search; None: unknown.
+        costs: keys of further costs that its `check` gives, such as `cost/watts`, for objectives and constraints.
         data_hash: fingerprint of the data and their division; empty without data. A continued search and every worker
             must see the same one.
         shape: channels, height and width of the networks' inputs; None: it builds no network.
@@ -33,6 +34,7 @@ class About:
     """
 
     metrics: tuple[str, ...] | None = None
+    costs: tuple[str, ...] = ()
     data_hash: str = ""
     shape: tuple[int, int, int] | None = None
     classes: int | None = None
@@ -42,6 +44,16 @@ class About:
     instant: bool = False
     notes: tuple[str, ...] = ()
     unit: Unit = "epochs"
+
+    def __post_init__(self) -> None:
+        for name in ("metrics", "costs"):
+            names = getattr(self, name)
+            if isinstance(names, str) or not all(isinstance(one, str) for one in names or ()):
+                raise ConfigError(
+                    f"About: {name} is {names!r}, expected a tuple of keys such as ('val/accuracy',)",
+                    kind="type",
+                    key=name,
+                )
 
 
 def about_of(evaluator: object) -> About:

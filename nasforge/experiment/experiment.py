@@ -13,7 +13,8 @@ from typing import Any, TypeGuard
 
 from nasforge import registry
 from nasforge.core import checks
-from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError, described
+from nasforge.core.architecture import Architecture
+from nasforge.core.errors import EventError, JournalError, NasforgeError, SearchError, SpaceError, described
 from nasforge.core.events import (
     FAULT,
     KILL,
@@ -37,7 +38,7 @@ from nasforge.core.goals import Budget
 from nasforge.core.importing import files_named
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.space import LISTED, SearchSpace
-from nasforge.core.trial import RETRIED, Measure, Proposal, Result, Trial
+from nasforge.core.trial import RETRIED, Measure, Proposal, Result, Score, Trial
 from nasforge.experiment.job import Job, trial_seed
 from nasforge.experiment.journal import Journal, corrupt, dumps, loads, read_header
 from nasforge.experiment.retention import Retention
@@ -110,8 +111,8 @@ class Experiment:
             keep_weights: how many finished trials keep their weights on disk (the front first, then the best); None
                 where nothing is to be deleted.
             sync: as in `Journal`.
-            space: the search ends when all its points were asked for, unless the strategy has a true attribute
-                `repeats`; None: it never ends for this reason.
+            space: what a user's strategy proposes must be points of it, and the search ends when all its points were
+                asked for, unless the strategy has a true attribute `repeats`; None: neither.
 
         Raises:
             JournalError: locked, corrupt, or written by a different search.
@@ -136,7 +137,8 @@ class Experiment:
         self._stopping = False
         self._exhausted = False
         ends = space is not None and space.size <= LISTED and not getattr(strategy, "repeats", False)
-        self._space = space if ends else None
+        self._ends_with = space if ends else None
+        self._space = space
         self._asked: set[str] = set()
         self._foreign = {kind: _is_foreign(kind, header.config[kind]) for kind in ("strategy", "pruner")}
         self.journal = Journal(self.folder, sync=sync)
@@ -346,13 +348,13 @@ class Experiment:
         self.close()
 
     def _remember(self, proposal: Proposal) -> None:
-        if self._space is not None and _is_whole(proposal):
+        if self._ends_with is not None and _is_whole(proposal):
             self._asked.add(proposal.architecture.point_id)
 
     def _exhausts(self, proposal: Proposal) -> bool:
         """Return whether the strategy repeats a point because it has proposed every point of the space."""
-        if self._space is not None and _is_whole(proposal) and proposal.architecture.point_id in self._asked:
-            self._exhausted = self._asked.issuperset(self._space.distinct)
+        if self._ends_with is not None and _is_whole(proposal) and proposal.architecture.point_id in self._asked:
+            self._exhausted = self._asked.issuperset(self._ends_with.distinct)
         return self._exhausted
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -411,7 +413,10 @@ class Experiment:
         try:
             asked = Asked(asked.number, checks.proposal(asked.proposal))
             problem = self.state.contradiction(asked)
-        except EventError as error:
+            if self._space is not None and self._foreign["strategy"]:  # ours draw from the space
+                for architecture in _points_of(asked.proposal):
+                    self._space.point(architecture.values)
+        except (EventError, SpaceError) as error:
             problem = str(error)
         if problem:
             raise SearchError(
@@ -530,6 +535,12 @@ class Experiment:
 
 
 _CORRECT = "Correct its code, then run the same command to continue: the journal is whole"
+
+
+def _points_of(proposal: Proposal) -> tuple[Architecture, ...]:
+    if isinstance(proposal, Score):
+        return proposal.architectures
+    return (proposal.architecture,) if isinstance(proposal, Measure) else ()
 
 
 def _is_foreign(kind: str, named: Mapping[str, Any]) -> bool:

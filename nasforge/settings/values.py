@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
-from nasforge.core.errors import ConfigError, did_you_mean
+from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.goals import COSTS, DEFAULT_METRIC, Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import metric_of_column
@@ -205,14 +206,65 @@ def evaluator_of(content: Any) -> Named:
 def space_of(content: Any) -> SearchSpace:
     """Return a space from itself, its YAML file, or the name of a shipped one."""
     if isinstance(content, SearchSpace):
+        _check_made(content)
         return content
     if not isinstance(content, (str, Path)):
         raise ConfigError(
-            f"must be a YAML file or the name of a shipped space, got {content!r}; list those: nasforge spaces",
+            f"must be a YAML file, the name of a shipped space or a SearchSpace, got {content!r}; list those shipped: "
+            "nasforge spaces",
             kind="type",
             key="space",
         )
     return load_space(content)
+
+
+def _check_made(space: SearchSpace) -> None:
+    """Check what a space made in Python says, as that of a YAML file is checked.
+
+    Raises:
+        SpaceError: a text or a mapping is none, or a key or a default is not one of the space.
+    """
+    for name in ("name", "builder", "canonical", "text", "derive"):
+        if not isinstance(text := getattr(space, name), str):
+            raise SpaceError(
+                f"space: {name} is {text!r}, expected a text"
+                + (" such as my_module:build, which workers can import" if callable(text) else ""),
+                kind="type",
+                key=name,
+            )
+    try:
+        json.dumps(dict(space.arguments), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SpaceError(
+            f"space '{space.name}': arguments: {error}; the journal keeps texts, numbers, lists and mappings",
+            kind="type",
+            key="arguments",
+        ) from None
+    for key in (*space.domains, *space.defaults):
+        if not key.startswith((MODEL, TRAIN)):
+            raise SpaceError(
+                f"space '{space.name}': '{key}' must begin with {MODEL} or {TRAIN}: a decision of the network, or a "
+                "setting of its training",
+                kind="unknown",
+                key=key,
+            )
+    for key, value in space.defaults.items():
+        if key in space.domains:
+            if space.domains[key].size > 1:  # else it was fixed, at another value maybe
+                _check_default(space, key, value)
+        elif key.startswith(MODEL):
+            raise SpaceError(
+                f"space '{space.name}': a default of '{key}', which is no decision; {did_you_mean(key, space.domains)}",
+                kind="unknown",
+                key=key,
+            )
+
+
+def _check_default(space: SearchSpace, key: str, value: Value) -> None:
+    try:
+        space.domains[key].check(value)
+    except SpaceError as error:
+        raise SpaceError(f"space '{space.name}': the default of '{key}': {error}", kind=error.kind, key=key) from None
 
 
 def data_of(content: Any) -> DataConfig | None:
@@ -310,7 +362,10 @@ def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = 
 
 
 def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
-    """Return constraints or targets, parsed where they are texts, on costs of a network or of the evaluator."""
+    """Return constraints or targets, parsed where they are texts, on costs of a network or of the evaluator.
+
+    What a user's evaluator measures is known once it is made: see `nasforge.api.search.make_evaluator`.
+    """
     columns = evaluator.options.get("costs") if evaluator else None
     known = [*COSTS]
     if isinstance(columns, Mapping):
@@ -318,7 +373,7 @@ def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
     limits = _parsed(content, Constraint)
     for limit in limits:
         name = limit.metric.removeprefix("cost/")
-        if name not in known:
+        if name not in known and (evaluator is None or evaluator.name in registry.BUILT_IN["evaluator"]):
             raise ConfigError(
                 f"constraint '{limit}': no such cost; {did_you_mean(name, known)}", kind="unknown", key=limit.metric
             )
