@@ -289,7 +289,8 @@ def _inspected(
             images.append(image)
             looks.append(look)
     _check_readable(where, unreadable, len(listing.images), strict)
-    two_labels = _with_two_labels(images, looks)
+    same = exact_duplicates(looks)
+    two_labels = _with_two_labels(images, same)
     if strict and two_labels:
         raise DataError(
             f"{where}: {len(two_labels)} image(s) with two classes, such as {' and '.join(two_labels[0][:2])}; "
@@ -297,7 +298,6 @@ def _inspected(
             kind="conflict",
         )
     notes = list(listing.notes)
-    same = exact_duplicates(looks)
     near = _sets(len(looks), near_duplicates(looks))
     if near and len(max(near, key=len)) > max(_LEAST_GROUPS, _MOST_ALIKE * len(looks)):
         notes.append(
@@ -385,11 +385,11 @@ def _check_enough(where: str, classes: set[str], images: int, left_out: Mapping[
         )
 
 
-def _with_two_labels(images: Sequence[_Image], looks: Sequence[Look]) -> tuple[tuple[str, ...], ...]:
-    sets = exact_duplicates(looks)
+def _with_two_labels(images: Sequence[_Image], same: Iterable[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
+    """Return the sets of equal images, numbers in `same`, that have more than one label."""
     return tuple(
         tuple(f"{shown(images[number].name)}: {images[number].label}" for number in numbers)
-        for numbers in sets
+        for numbers in same
         if len({images[number].label for number in numbers}) > 1
     )
 
