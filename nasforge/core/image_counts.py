@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+FEWEST_IMAGES = 200
+"""Below this number of validation images, the accuracies of good trials differ only by chance. `fit` validates on so
+many, or compares the log loss."""
+
 
 @dataclass(frozen=True)
 class ImageCounts:

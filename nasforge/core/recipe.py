@@ -583,6 +583,11 @@ def settings_of(space: SearchSpace, architecture: Architecture, overrides: Mappi
     return {**asdict(Recipe()), **plain, **overrides, **_by_setting(architecture.train)}
 
 
+FEWEST_STEPS = 300
+"""Below this number of optimizer steps, a network has often learnt nothing yet. `fit` trains for so many where it has
+the time."""
+
+
 def steps_of(images: int, recipe: Recipe) -> int:
     """Return the number of optimizer steps in one pass over this many images, at least 1.
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from nasforge.core.errors import NasforgeError
-from nasforge.core.image_counts import ImageCounts
-from nasforge.core.recipe import recipe_of, steps_of
+from nasforge.core.image_counts import FEWEST_IMAGES, ImageCounts
+from nasforge.core.recipe import FEWEST_STEPS, recipe_of, steps_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
@@ -15,10 +15,6 @@ from nasforge.settings.experiment import TRAININGS
 from nasforge.views.rounding import fixed
 from nasforge.views.statistics import wilson
 
-FEWEST_IMAGES = 200
-"""Below this number of validation images, the accuracies of good trials differ only by chance."""
-FEWEST_STEPS = 300
-"""Below this number of optimizer steps, a network has often learnt nothing yet."""
 _ACCURACY = "val/accuracy"
 _COMPARED = 5
 

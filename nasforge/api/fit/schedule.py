@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nasforge.core.errors import ConfigError
 from nasforge.core.ranges import Range, check_number, check_whole
+from nasforge.core.recipe import FEWEST_STEPS
 
 PRESETS = {"quick": 0.6, "balanced": 1.0, "thorough": 1.8}
 """Name -> how long a training in the search is, relative to `balanced`."""
@@ -19,12 +20,8 @@ TEST_SHARE = 0.2
 """Of all images, where the data bring no test split."""
 VALIDATION_SHARE = 0.2
 """Of the other images, where the data bring no validation split."""
-FEWEST_VALIDATING = 200
-"""Least images of a single validation split; with fewer answers candidates are ranked by log loss."""
 IMBALANCED = 3.0
 """Above this ratio of the largest to the smallest class, the balanced accuracy is compared."""
-FEWEST_STEPS = 300
-"""Optimizer steps of a training in the search, at least."""
 MOST_EPOCHS = 120
 LONGER = 6.0
 """Length of a last training for which time is kept, as a multiple of one in the search."""

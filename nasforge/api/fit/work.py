@@ -17,7 +17,6 @@ from nasforge.api.fit.log import FitLog, Request
 from nasforge.api.fit.pretrained.weights import backbones_of
 from nasforge.api.fit.rows import Row, metrics_of
 from nasforge.api.fit.schedule import (
-    FEWEST_VALIDATING,
     FOLDED,
     IMBALANCED,
     TEST_SHARE,
@@ -35,6 +34,7 @@ from nasforge.api.fit.speed import fastest_threads
 from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
 from nasforge.core.errors import ConfigError, DataError, JournalError
+from nasforge.core.image_counts import FEWEST_IMAGES
 from nasforge.core.recipe import recipe_of
 from nasforge.core.say import Say
 from nasforge.core.space import SearchSpace
@@ -102,7 +102,7 @@ class Work:
         resolution = self.decide("resolution", lambda: self._resolution(inspection))
         validation = VALIDATION_SHARE  # also where folds are used: `prepare` keeps groups on one side
         if inspection.images >= FOLDED / (1.0 if "test" in inspection.parts else 1 - TEST_SHARE):
-            validation = min(VALIDATION_SHARE, max(0.1, FEWEST_VALIDATING / inspection.images))
+            validation = min(VALIDATION_SHARE, max(0.1, FEWEST_IMAGES / inspection.images))
         test = min(TEST_SHARE, _MOST_TESTING / inspection.images)
         prepare(inspection, self.folder / "data", resolution, test=test, validation=validation, seed=asked.seed)
         self.log.write("prepared")
@@ -294,7 +294,7 @@ class Work:
             if self.request.objective:
                 return self.request.objective.rpartition("/")[2], "as you set it"
             split = self.pool if self.possible_folds[0] > 1 else self.whole.validation
-            if len(split) < FEWEST_VALIDATING:
+            if len(split) < FEWEST_IMAGES:
                 return "loss", f"accuracies on {len(split)} images are too coarse to compare"
             if self.imbalance > IMBALANCED:
                 return (

@@ -3,6 +3,7 @@ from expecting import raises
 
 from nasforge.api.fit import schedule
 from nasforge.core.errors import ConfigError
+from nasforge.core.recipe import FEWEST_STEPS
 
 
 @pytest.mark.parametrize(
@@ -44,14 +45,14 @@ def test_a_plan_fits_into_the_time_and_its_trainings_learn(seconds, per_step, im
         return
     search = schedule.search_until(seconds, plan)
     assert seconds - schedule.end_of(seconds) - search >= 2.5 * plan.training
-    assert plan.steps >= schedule.FEWEST_STEPS / 4 and 8.0 + plan.folds * plan.training <= search
+    assert plan.steps >= FEWEST_STEPS / 4 and 8.0 + plan.folds * plan.training <= search
 
 
 def test_with_little_time_there_are_fewer_folds_before_there_are_fewer_steps():
     assert (planned(600).folds, planned(600).steps >= 600) == (5, True)
-    assert planned(80).folds < 5 and planned(80).steps >= schedule.FEWEST_STEPS
+    assert planned(80).folds < 5 and planned(80).steps >= FEWEST_STEPS
     short = planned(45)
-    assert short.folds <= 3 and schedule.FEWEST_STEPS / 4 <= short.steps < schedule.FEWEST_STEPS
+    assert short.folds <= 3 and FEWEST_STEPS / 4 <= short.steps < FEWEST_STEPS
     assert planned(12) is None
 
 
