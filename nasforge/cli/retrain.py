@@ -26,10 +26,6 @@ _PLACE = "Workers"
 _COLUMNS = ("rank", "network", "name", "params", "flops")
 _COSTS = ("cost/params", "cost/flops")
 _FIGURES = ("test/accuracy", "test/f1_macro")
-_VIEWS = {
-    "test_flip/accuracy": "test_flip/: the mean over an image and its mirror image, at 2 times the FLOPs",
-    "test_crops/accuracy": "test_crops/: the mean over ten crops (centre, corners, mirrored), at 10 times the FLOPs",
-}
 
 
 def retrain(
@@ -145,9 +141,12 @@ def retrain(
 
 
 def _print(finalists: Finalists) -> None:
+    from nasforge.api.retrain.networks import VIEWS
+
     measured = {key for finalist in finalists for key in finalist.retrained.test}
     figures = tuple(dict.fromkeys((finalists.figure, *_FIGURES)))
-    more = tuple(key for key in _VIEWS if key in measured)
+    augmented = {f"test_{kind}/accuracy": kind for kind in VIEWS}
+    more = tuple(key for key in augmented if key in measured)
     rows = []
     for finalist in finalists.top:
         origin = "widened" if finalist.widened else "found"
@@ -164,7 +163,8 @@ def _print(finalists: Finalists) -> None:
     title = f"On the sealed test split, {trained}; ± is a 95 % confidence interval"
     table(title, columns, rows, left=("network", "name"))
     for key in more:
-        line(_VIEWS[key])
+        views = VIEWS[augmented[key]]
+        line(f"test_{augmented[key]}/: the mean over {views.description}, at {views.passes} times the FLOPs")
     for finalist in (*finalists.top, *finalists.random):
         for part in finalist.parts:
             for sentence in (*part.failures, *part.notes):

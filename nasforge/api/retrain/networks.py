@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -177,8 +177,25 @@ def train_network(retraining: Retraining, progress: Progress, checkpoint_s: floa
     return ""
 
 
-VIEWS = {"flip": 2, "crops": 10}
-"""Kinds of test-time augmentation -> forward passes for an image."""
+class Views(NamedTuple):
+    """The views of an image that a kind of test-time augmentation averages the predictions over.
+
+    Attributes:
+        title: in one word.
+        description: what they show.
+        passes: forward passes for an image.
+    """
+
+    title: str
+    description: str
+    passes: int
+
+
+VIEWS = {
+    "flip": Views("flips", "an image and its mirror image", 2),
+    "crops": Views("crops", "ten crops (centre, corners, mirrored)", 10),
+}
+"""Kinds of test-time augmentation; the metrics of a kind are `test_KIND/...`."""
 _SHIFTED_SHARE = 8
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nasforge.api.retrain.choice import Chosen
-from nasforge.api.retrain.networks import Progress, Retraining, Trainer, measure
+from nasforge.api.retrain.networks import VIEWS, Progress, Retraining, Trainer, measure
 from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of
 from nasforge.core.architecture import Architecture, Value, digest
 from nasforge.core.errors import ConfigError
@@ -39,8 +39,6 @@ from nasforge.training.fitting import check_fits
 from nasforge.views.answers import answers_file
 from nasforge.views.learnt import nothing_learnt
 from nasforge.views.statistics import spread
-
-_VIEWS = {"flip": "flips", "crops": "crops"}
 
 
 @dataclass(frozen=True)
@@ -291,7 +289,7 @@ class Work:
         keys = [key for key in (tests[0] if tests else ()) if all(key in metrics for metrics in tests)]
         missing = [kind for kind in self.tta if tests and f"test_{kind}/accuracy" not in keys]
         if missing:
-            views = " and ".join(_VIEWS[kind] for kind in missing)
+            views = " and ".join(VIEWS[kind].title for kind in missing)
             failures.append(
                 f"{network.label}: was measured on the test split without {views}, and no network is measured twice. "
                 f"Retrain with another number of --epochs to measure {views} too"
