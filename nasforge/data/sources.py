@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from nasforge import registry
 from nasforge.core.errors import DataError
 from nasforge.core.paths import like_path
 from nasforge.data import image_folder, npz
 from nasforge.data.decoded import Allocate, Decoded, Source, malformed
+from nasforge.data.split import Split
 from nasforge.settings.experiment import DataConfig
 from nasforge.settings.values import is_made, made_of, unknown_source
 
@@ -64,6 +67,16 @@ def image_names(config: DataConfig) -> list[str] | None:
         files, _ = image_folder.listing(path)
         return [file.relative_to(path).as_posix() for rows in files.values() for file, _ in rows]
     return npz.image_names(path) if path.is_file() else None
+
+
+def image_ids(config: DataConfig, split: Split) -> np.ndarray:
+    """Return the name of each image of a split, or its position in the split where the source has no names.
+
+    Raises:
+        DataError: as `image_names`.
+    """
+    names = image_names(config)
+    return np.arange(len(split)) if names is None else np.array(names, dtype=np.str_)[split.index]
 
 
 def _made(config: DataConfig, name: str, inner: str) -> Source:

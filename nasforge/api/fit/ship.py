@@ -16,7 +16,7 @@ from nasforge.api.fit.log import BEST, EXPORTED
 from nasforge.api.fit.rows import Row
 from nasforge.data import Split
 from nasforge.data.npz import write_npz
-from nasforge.data.sources import image_names
+from nasforge.data.sources import image_ids
 from nasforge.exporters.network_folder import Calibration, Network, load, save_network
 from nasforge.training.device import device_of
 from nasforge.training.scoring import answers
@@ -41,8 +41,7 @@ def tested_once(work: Work, row: Row, what: str, answer: Callable[[Split], np.nd
         work.log.write("opened", row=row.name, what=what)
         split = work.data.open_test()
         probabilities = answer(split)
-        names = image_names(work.whole_config)
-        ids = np.arange(len(split)) if names is None else np.array(names, dtype=np.str_)[split.index]
+        ids = image_ids(work.whole_config, split)
         truth = split.labels.numpy()
         write_npz(test_answers_of(work, what), {"truth": truth, "probabilities": probabilities, "ids": ids})
         tested = row.tested(truth, probabilities)

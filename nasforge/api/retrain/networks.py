@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -21,7 +20,7 @@ from nasforge.core.recipe import Recipe
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
 from nasforge.data.npz import write_npz
-from nasforge.data.sources import image_names
+from nasforge.data.sources import image_ids
 from nasforge.data.split import Split
 from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
@@ -251,8 +250,7 @@ def measure(
     answered = Answers(split.labels.numpy(), trained_for.decode(logits).cpu().numpy(), loss)
     metrics = {f"test/{key}": value for key, value in trained_for.scores(answered, extra).items()}
     if answers is not None:
-        names = image_names(data)
-        ids = np.arange(len(split)) if names is None else np.array(names, dtype=np.str_)[split.index]
+        ids = image_ids(data, split)
         write_npz(answers, {"truth": answered.truth, "logits": logits.cpu().numpy(), "ids": ids})
     if "flip" in tta:
         with without_tf32():
