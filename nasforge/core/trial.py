@@ -37,6 +37,9 @@ VIOLATION = "constraint/violation"
 CHARGES = ("time/worker_s", "work/multiply_adds")
 """Metrics that are charged to the budget."""
 
+TRAINING_COSTS = ("time/train_s", *CHARGES)
+"""Metrics of what a training cost; those of several trainings add up."""
+
 CHECKPOINT = "checkpoint"
 """Artifact from which another trial resumes a training: weights, optimizer, averages, generators, epochs done."""
 

@@ -22,7 +22,17 @@ from nasforge.core.ladder import Rung, Unit
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_flag, check_whole
 from nasforge.core.recipe import recipe_of
-from nasforge.core.trial import ENSEMBLE, Charge, Measure, Proposal, Result, Score, Status, TrainShared
+from nasforge.core.trial import (
+    ENSEMBLE,
+    TRAINING_COSTS,
+    Charge,
+    Measure,
+    Proposal,
+    Result,
+    Score,
+    Status,
+    TrainShared,
+)
 from nasforge.data import ImageData, load_data
 from nasforge.data.groups import per_class
 from nasforge.data.split import Split
@@ -48,7 +58,6 @@ Divide = Callable[[ImageData, int, DataConfig], Sequence[Fold]]
 """Function of the data, the number of trainings and the data's settings to the splits of each. Picklable."""
 
 _SPREAD = "val/accuracy_std"
-_ADDED = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
 class Averaged:
@@ -360,7 +369,7 @@ def _mean(done: Sequence[Trained]) -> dict[str, float]:
     means = {}
     for key in done[0].metrics:
         values = [trained.metrics[key] for trained in done]
-        means[key] = sum(values) if key in _ADDED else statistics.fmean(values)
+        means[key] = sum(values) if key in TRAINING_COSTS else statistics.fmean(values)
     if len(done) > 1:
         means[_SPREAD] = statistics.stdev(trained.metrics["val/accuracy"] for trained in done)
     return means

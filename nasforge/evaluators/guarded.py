@@ -1,4 +1,4 @@
-"""Common parts of evaluators of image networks: they need data, turn failures into results, and free memory."""
+"""Common parts of evaluators of image networks: data, latency, failures as results, and memory that is freed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from collections.abc import Callable
 
 import torch
 
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.gpu_share import share_of_card
+from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Result
+from nasforge.data import load_data
+from nasforge.models.costs import latency_ms
+from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig
-from nasforge.training.device import allocated_bytes, collecting_new_objects, crowded_out, release_memory
-from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory
+from nasforge.training.device import (
+    allocated_bytes,
+    collecting_new_objects,
+    crowded_out,
+    device_of,
+    release_memory,
+)
+from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory, watching
 
 
 def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
@@ -24,6 +35,27 @@ def needed(data: DataConfig | None, evaluator: str) -> DataConfig:
             key="data",
         )
     return data
+
+
+def forward_ms(
+    space: SearchSpace, architecture: Architecture, data_config: DataConfig, device_name: str, threads: int | None
+) -> float:
+    """Return the median milliseconds of one image's forward pass of an untrained network on this worker, fp32.
+
+    Args:
+        space: of the architecture.
+        architecture: the point.
+        data_config: of the images, whose shape and classes are used.
+        device_name: `auto`, `cpu`, `cuda`...
+        threads: torch threads of this process; None: as they are.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    data = load_data(data_config)
+    network = build(space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
+    device = device_of(device_name)
+    with watching(device):
+        return latency_ms(network, data.shape, (1,), device)[1].median_ms
 
 
 OLDER_EVERY_S = 60.0

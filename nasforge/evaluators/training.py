@@ -17,12 +17,12 @@ from nasforge.core.goals import Objective
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import Range, check_flag, check_number, check_whole
 from nasforge.core.recipe import Recipe, check_recipes, extreme_points, recipe_of
-from nasforge.core.trial import CHECKPOINT, Measure, Proposal, Result, Score, TrainShared
+from nasforge.core.trial import CHECKPOINT, TRAINING_COSTS, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import ImageData, Split, load_data
 from nasforge.data.decoded import classes_have
-from nasforge.evaluators.guarded import guarded, needed
+from nasforge.evaluators.guarded import forward_ms, guarded, needed
 from nasforge.evaluators.zero_cost import ZeroCost
-from nasforge.models.costs import count_flops, latency_ms, memory_mb, on_meta
+from nasforge.models.costs import count_flops, memory_mb, on_meta
 from nasforge.models.network import build, fresh_and_whole
 from nasforge.settings.spec import SearchSpec
 from nasforge.tasks.classification import CLASSIFICATION
@@ -37,7 +37,7 @@ from nasforge.training.artifacts import (
     save_weights,
 )
 from nasforge.training.device import device_of, free_memory_mb, free_share_mb, memory_format, uses_bf16
-from nasforge.training.failures import SMALLER, watching
+from nasforge.training.failures import SMALLER
 from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits
@@ -45,9 +45,6 @@ from nasforge.training.phases import Phase
 from nasforge.training.remarks import remarks_on
 from nasforge.training.scoring import Validation, answers
 from nasforge.training.state import EPOCH_CHECKPOINT_S, Checkpoint
-
-_WORK = ("time/train_s", "time/worker_s", "work/multiply_adds")
-"""Metrics of the cost of a training."""
 
 
 class Training:
@@ -103,7 +100,7 @@ class Training:
         self.time_limit_s = time_limit_s
         self.extra = _extra_figures(self.task, spec.objectives, extra_metrics)
         scores = dict.fromkeys((*self.task.metrics, *self.task.on_request, *self.extra))
-        self.metrics = (*(f"val/{name}" for name in scores), "train/loss", *_WORK)
+        self.metrics = (*(f"val/{name}" for name in scores), "train/loss", *TRAINING_COSTS)
         self.per_class = check_flag(per_class, "evaluator: per_class")
         self.keep_answers = check_flag(keep_answers, "evaluator: keep_answers")
         self.validate_at = _epochs_to_validate(validate_at, spec)
@@ -195,13 +192,7 @@ class Training:
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Return the median milliseconds of one image's forward pass on this worker's device, untrained, fp32."""
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        data = load_data(self.data)
-        network = build(self.space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
-        device = device_of(self.device)
-        with watching(device):
-            return latency_ms(network, data.shape, (1,), device)[1].median_ms
+        return forward_ms(self.space, architecture, self.data, self.device, self.threads)
 
     def preflight(self, proposal: Proposal) -> None:
         """Refuse what no trial could do: see `check_first`."""

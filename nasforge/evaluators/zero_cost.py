@@ -23,16 +23,16 @@ from nasforge.core.ladder import proxy_metric
 from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Report
 from nasforge.core.ranges import check_whole
-from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
+from nasforge.core.trial import CHARGES, Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
-from nasforge.evaluators.guarded import guarded, needed
+from nasforge.evaluators.guarded import forward_ms, guarded, needed
 from nasforge.evaluators.untrained import Undefined
-from nasforge.models.costs import count_flops, count_params, latency_ms
-from nasforge.models.network import build, fresh
+from nasforge.models.costs import count_flops, count_params
+from nasforge.models.network import fresh
 from nasforge.settings.spec import SearchSpec
 from nasforge.training.device import device_of, without_tf32
-from nasforge.training.failures import device_lost, is_out_of_memory, watching
+from nasforge.training.failures import device_lost, is_out_of_memory
 
 IMAGES = 64
 
@@ -109,7 +109,7 @@ class ZeroCost:
         """The facts of this evaluator; loads the data. Notes are on the data."""
         data = load_data(self.data)
         return About(
-            metrics=(*map(proxy_metric, self.proxies), "time/worker_s", "work/multiply_adds"),
+            metrics=(*map(proxy_metric, self.proxies), *CHARGES),
             data_hash=data.fingerprint,
             shape=data.shape,
             classes=len(data.class_names),
@@ -120,13 +120,7 @@ class ZeroCost:
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Return the median milliseconds of one image's forward pass on this worker's device, fp32."""
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        data = load_data(self.data)
-        network = build(self.space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
-        device = device_of(self.device)
-        with watching(device):
-            return latency_ms(network, data.shape, (1,), device)[1].median_ms
+        return forward_ms(self.space, architecture, self.data, self.device, self.threads)
 
     def __call__(self, proposal: Proposal, report: Report) -> Result:
         """Compute the proxies of all architectures of the proposal; failures come back as results with their cause."""

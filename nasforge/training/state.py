@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nasforge.core.architecture import digest
 from nasforge.core.errors import DataError, SearchError
 from nasforge.core.recipe import CHANGEABLE, Recipe
+from nasforge.core.trial import TRAINING_COSTS
 from nasforge.data.augment import alternating
 from nasforge.data.split import Split
 from nasforge.training.device import uses_bf16
@@ -32,7 +33,6 @@ CHECKPOINT_S = 60.0
 EPOCH_CHECKPOINT_S = 5.0
 """Seconds of work that a killed training may lose where the ends of epochs write no checkpoint more often. A checkpoint
 takes .02 to .1 s, as long as many a small epoch."""
-_COSTS = ("time/train_s", "time/worker_s", "work/multiply_adds")
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class TrainingState:
             self.meter.load_state_dict({key: saved["progress"][key] for key in costs})
             return
         # another training has paid for the way here
-        self.progress.metrics = {key: 0.0 if key in _COSTS else v for key, v in self.progress.metrics.items()}
+        self.progress.metrics = {key: 0.0 if key in TRAINING_COSTS else v for key, v in self.progress.metrics.items()}
         if saved["lineage"]["recipe"] != self._lineage["recipe"]:
             self.progress.best, self.progress.stale = -math.inf, 0  # the changed recipe may still improve
 

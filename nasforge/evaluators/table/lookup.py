@@ -15,7 +15,7 @@ from nasforge.core.metrics import ask_for_direction, better, column_direction, d
 from nasforge.core.paths import whole_path
 from nasforge.core.protocols import Report
 from nasforge.core.space import LISTED
-from nasforge.core.trial import Charge, Measure, Proposal, Result, Score, TrainShared
+from nasforge.core.trial import CHARGES, Charge, Measure, Proposal, Result, Score, TrainShared
 from nasforge.evaluators.table.columns import Asked, Columns, columns_of
 from nasforge.evaluators.table.conversion import GUIDE
 from nasforge.evaluators.table.file import open_table
@@ -210,7 +210,7 @@ class LookupTable:
         """The facts of this evaluator; its fingerprint is the file's."""
         columns = self._columns
         return About(
-            metrics=(self.metric, *columns.metrics, *columns.costs, "time/worker_s", "work/multiply_adds"),
+            metrics=(self.metric, *columns.metrics, *columns.costs, *CHARGES),
             data_hash=open_table(self.path, self._axes).fingerprint,
             instant=True,
             notes=self._notes(),

@@ -28,7 +28,7 @@ from nasforge.core.events import (
 from nasforge.core.ladder import Rung
 from nasforge.core.pareto import dominates
 from nasforge.core.recipe import SETTINGS
-from nasforge.core.trial import Measure, Proposal, Score, TrainShared, Trial
+from nasforge.core.trial import CHARGES, Measure, Proposal, Score, TrainShared, Trial
 from nasforge.experiment.experiment import VOLATILE
 from nasforge.experiment.state import State
 from nasforge.views.results import description_of, interval_of
@@ -50,8 +50,6 @@ TAG_LENGTH = 5000
 _KEY_LENGTH = 250
 _LARGEST_STEP = 2**62
 _LONGEST_S = 1e9
-# What the budget counts; a run's duration tells it already.
-_CHARGES = ("time/worker_s", "work/multiply_adds")
 
 
 @dataclass
@@ -99,7 +97,8 @@ class Writes:
             self.left_out.append(f"{self.name}: MLflow takes no step {step!r}")
             return
         time_s = _time(seconds)
-        for key, name in self._names(key for key in metrics if key not in _CHARGES).items():
+        # a run's duration tells what is charged already
+        for key, name in self._names(key for key in metrics if key not in CHARGES).items():
             try:
                 self.metrics[(name, step, time_s)] = float(metrics[key])
             except (TypeError, ValueError, OverflowError):
