@@ -60,11 +60,6 @@ def generator(seed: int, number: int) -> random.Random:
     return random.Random(f"{seed}/{number}")
 
 
-def drawing(rng: random.Random) -> Choose:
-    """Return a chooser that draws every decision from its domain."""
-    return lambda key, domain: domain.sample(rng)
-
-
 def following(values: Mapping[str, Value], rng: random.Random) -> Choose:
     """Return a chooser that takes `values` where present and allowed, and draws the rest (a warm start, a parent)."""
 
@@ -202,6 +197,11 @@ def unseen(
             return point
     left = [other for name, other in space.distinct.items() if name not in seen]
     return rng.choice(left) if left else point
+
+
+def unseen_sample(space: SearchSpace, rng: random.Random, seen: Container[str]) -> Architecture:
+    """Return a random point that is not in `seen`, as `unseen` does."""
+    return unseen(space, lambda _: space.sample(rng), rng, seen)
 
 
 def unseen_neighbour(space: SearchSpace, point: Architecture, rng: random.Random, seen: Container[str]) -> Architecture:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import PATIENCE, Seen, drawing, generator, measured, mutated, unseen
-from nasforge.strategies.ranking import Merit, fronts, merit, ranked
+from nasforge.strategies.choosers import PATIENCE, generator, measured, mutated
+from nasforge.strategies.population import Population
+from nasforge.strategies.ranking import fronts, ranked
 
 _FEW = 5
-
-
-class _Member(NamedTuple):
-    number: int
-    point: Architecture
-    merit: Merit
 
 
 class Evolution:
@@ -62,9 +55,7 @@ class Evolution:
         self._size = population
         self._sample = sample
         self._elitist = elitist
-        self._population: list[_Member] = []  # oldest first
-        self._running: dict[int, Architecture] = {}
-        self._seen = Seen()
+        self._population = Population(spec.space)  # oldest first
         self._rejected = 0
 
     def ask(self, number: int) -> Proposal | None:
@@ -74,7 +65,8 @@ class Evolution:
 
         def child(attempt: int) -> Architecture:
             nonlocal origin
-            contenders = rng.sample(self._population, min(self._sample, len(self._population)))
+            members = self._population.members
+            contenders = rng.sample(members, min(self._sample, len(members)))
             best = rng.choice(fronts([member.merit for member in contenders])[0])
             origin = Origin((contenders[best].number,), "mutation")
             # Where every neighbour was seen already, look further away.
@@ -82,34 +74,21 @@ class Evolution:
 
         # Where few points are allowed, random ones are too dear to fill a population with.
         size = self._size if self._rejected < self._size else min(self._size, _FEW)
-        starting = not self._population or len(self._population) + len(self._running) < size
-        choose = drawing(rng)
-        draw = (lambda _: self._space.decide(choose)) if starting else child
-        point = unseen(self._space, draw, rng, self._seen)
-        self._adopt(number, point)
+        point = self._population.next_point(child, rng, size)
+        self._population.note(number, point)
         return Measure(point, origin=origin)
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        self._adopt(number, measured(proposal))
+        self._population.note(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
         """Add the trial to the population, and remove one from it."""
-        point = self._running.pop(number)
         self._rejected += result.status == "rejected"
-        worth = merit(result)
-        if worth is None:
-            return
-        self._population.append(_Member(number, point, worth))
-        if len(self._population) > self._size:
-            leaves = ranked([member.merit for member in self._population])[-1] if self._elitist else 0
-            del self._population[leaves]
+        if self._population.tell(number, result) and len(self._population.members) > self._size:
+            leaves = ranked(self._population.merits)[-1] if self._elitist else 0
+            del self._population.members[leaves]
 
     def withdraw(self, number: int) -> None:
         """Forget the latest proposal."""
-        self._running.pop(number)
-        self._seen.take_back()
-
-    def _adopt(self, number: int, point: Architecture) -> None:
-        self._running[number] = point
-        self._seen.note(point)
+        self._population.withdraw(number)

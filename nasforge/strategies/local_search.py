@@ -12,14 +12,13 @@ from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import (
     Seen,
     check_single,
-    drawing,
     following,
     generator,
     measured,
     moves,
     near_first,
     places_apart,
-    unseen,
+    unseen_sample,
 )
 from nasforge.strategies.ranking import Merit, beats, merit
 
@@ -103,9 +102,7 @@ class LocalSearch:
                     origin = Origin((descent.number,), "neighbour", start=descent.start)
                     break
         if point is None:
-            rng = generator(self._seed, number)
-            choose = drawing(rng)
-            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self.seen)
+            point = unseen_sample(self._space, generator(self._seed, number), self.seen)
         self._adopt(number, point)
         return Measure(point, origin=origin)
 

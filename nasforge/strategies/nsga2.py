@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError
 from nasforge.core.ranges import check_whole
@@ -11,23 +9,15 @@ from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.choosers import (
     PATIENCE,
-    Seen,
     crossover,
-    drawing,
     generator,
     measured,
     mutated,
     mutation,
     open_keys,
-    unseen,
 )
-from nasforge.strategies.ranking import Merit, merit, ranked
-
-
-class _Member(NamedTuple):
-    number: int
-    point: Architecture
-    merit: Merit
+from nasforge.strategies.population import Member, Population
+from nasforge.strategies.ranking import ranked
 
 
 class NSGA2:
@@ -77,17 +67,16 @@ class NSGA2:
         self._starts = starts
         self._crossover = crossover
         self._tournament = tournament
-        self._population: list[_Member] = []  # best first
-        self._running: dict[int, Architecture] = {}
-        self._seen = Seen()
+        self._population = Population(spec.space)  # best first
 
     def ask(self, number: int) -> Proposal | None:
         """Propose a random point until enough are known, then a child."""
         rng = generator(self._seed, number)
         origin = Origin(operator="start")
 
-        def parent() -> _Member:
-            return self._population[min(rng.randrange(len(self._population)) for _ in range(self._tournament))]
+        def parent() -> Member:
+            members = self._population.members
+            return members[min(rng.randrange(len(members)) for _ in range(self._tournament))]
 
         def child(attempt: int) -> Architecture:
             nonlocal origin
@@ -104,32 +93,21 @@ class NSGA2:
             # Alike parents have children that were seen: change them more and more.
             return mutated(self._space, point, rng, changes=1 + attempt // PATIENCE) if attempt else point
 
-        starting = not self._population or len(self._population) + len(self._running) < self._starts
-        choose = drawing(rng)
-        draw = (lambda _: self._space.decide(choose)) if starting else child
-        point = unseen(self._space, draw, rng, self._seen)
-        self._adopt(number, point)
+        point = self._population.next_point(child, rng, self._starts)
+        self._population.note(number, point)
         return Measure(point, origin=origin)
 
     def recall(self, number: int, proposal: Proposal) -> None:
         """Remember what was proposed."""
-        self._adopt(number, measured(proposal))
+        self._population.note(number, measured(proposal))
 
     def tell(self, number: int, result: Result) -> None:
         """Add the trial to the population; if it is too large, the last in rank leaves."""
-        point = self._running.pop(number)
-        worth = merit(result)
-        if worth is None:
-            return
-        members = [*self._population, _Member(number, point, worth)]
-        order = ranked([member.merit for member in members])
-        self._population = [members[index] for index in order[: self._size]]
+        if self._population.tell(number, result):
+            order = ranked(self._population.merits)
+            members = self._population.members
+            self._population.members = [members[index] for index in order[: self._size]]
 
     def withdraw(self, number: int) -> None:
         """Forget the latest proposal."""
-        self._running.pop(number)
-        self._seen.take_back()
-
-    def _adopt(self, number: int, point: Architecture) -> None:
-        self._running[number] = point
-        self._seen.note(point)
+        self._population.withdraw(number)

@@ -14,7 +14,7 @@ from nasforge.core.recipe import CHANGEABLE
 from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import CHECKPOINT, Artifact, Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import Seen, drawing, following, generator, measure_of, nearby, unseen
+from nasforge.strategies.choosers import Seen, following, generator, measure_of, nearby, unseen_sample
 from nasforge.strategies.ranking import Merit, merit, ranked
 
 _FAILURES = 3
@@ -117,8 +117,7 @@ class PBT:
         if member is not None:
             proposal = self._piece(member, rng)
         elif len(self._members) < self._size:
-            choose = drawing(rng)
-            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
+            point = unseen_sample(self._space, rng, self._seen)
             proposal = Measure(point, rung=0, origin=Origin(operator="start"))
         if proposal is not None:
             self._adopt(number, proposal, member)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import Seen, drawing, generator, measured, unseen
+from nasforge.strategies.choosers import Seen, generator, measured, unseen_sample
 
 
 class Random:
@@ -24,8 +24,7 @@ class Random:
     def ask(self, number: int) -> Proposal | None:
         """Propose a random point that was not proposed before."""
         rng = generator(self._seed, number)
-        choose = drawing(rng)
-        point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
+        point = unseen_sample(self._space, rng, self._seen)
         self._seen.note(point)
         return Measure(point, origin=Origin(operator="sampled"))
 

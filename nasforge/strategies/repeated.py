@@ -6,7 +6,7 @@ from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.trial import Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import TRIES, Seen, drawing, generator, measure_of, unseen
+from nasforge.strategies.choosers import TRIES, Seen, generator, measure_of, unseen_sample
 
 
 class Repeated:
@@ -91,8 +91,7 @@ class Repeated:
     def _next(self, number: int) -> Proposal | None:
         if len(self._points) < self._networks:
             rng = generator(self._seed, number)
-            choose = drawing(rng)
-            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
+            point = unseen_sample(self._space, rng, self._seen)
             if point.point_id in self._seen:
                 count = len(self._points)
                 raise SearchError(

@@ -13,7 +13,7 @@ from nasforge.core.space import LISTED
 from nasforge.core.trial import VIOLATION, Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.aggregation import log_rank_sums
-from nasforge.strategies.choosers import Seen, drawing, generator, measure_of, unseen
+from nasforge.strategies.choosers import Seen, generator, measure_of, unseen_sample
 
 VIOLATING_IN_A_ROW = 1000
 """Scored networks in a row of which none keeps the constraints; after them no more are scored."""
@@ -84,8 +84,7 @@ class Screening:
                 self._check_constraints()
                 proposal = self._next_batch(number, self._batch)
         if proposal is None:  # everything of the space is scored and measured
-            choose = drawing(rng)
-            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
+            point = unseen_sample(self._space, rng, self._seen)
             proposal = Measure(point, origin=Origin(operator="sampled"))
         self.recall(number, proposal)
         return proposal
@@ -165,10 +164,9 @@ class Screening:
             left = [point for name, point in self._space.distinct.items() if name not in known]
             points = rng.sample(left, min(count, len(left)))
         else:
-            choose = drawing(rng)
             points = []
             while len(points) < count:
-                point = unseen(self._space, lambda _: self._space.decide(choose), rng, known)
+                point = unseen_sample(self._space, rng, known)
                 if point.point_id in known:
                     break
                 known.add(point.point_id)

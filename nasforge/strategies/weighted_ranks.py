@@ -6,6 +6,7 @@ https://doi.org/10.1109/TEVC.2005.851274. Ranks take the place of the paper's no
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,12 @@ import numpy as np
 
 _SUM = 0.05
 """Weight of the sum, which tells points with the same worst objective apart, as in the paper's equation 2."""
+
+
+def ascending_ranks(values: Sequence[Any]) -> list[float]:
+    """Return ascending ranks, 0.5 for the lowest; equal values have their mean rank."""
+    order = sorted(values)
+    return [(bisect_left(order, value) + bisect_right(order, value)) / 2 for value in values]
 
 
 def drawn_weights(seed: int, objectives: int) -> tuple[float, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from nasforge.core.metrics import title_of
 from nasforge.core.trial import Forecast, Measure
 from nasforge.experiment.state import State
 from nasforge.strategies.ranking import Merit, merit
-from nasforge.strategies.weighted_ranks import worst_weighted
+from nasforge.strategies.weighted_ranks import ascending_ranks, worst_weighted
 from nasforge.views.charts import STATUSES, Link, about
 from nasforge.views.rounding import percent
 from nasforge.views.statistics import wilson
@@ -185,16 +184,11 @@ def correlation_chart(outcomes: Sequence[Outcome]) -> str:
 
 def correlation(outcomes: Sequence[Outcome]) -> float | None:
     """Return Spearman's rank correlation of forecasts and outcomes; None where all of one side are equal."""
-    forecasts = _ranks([one.forecast.mean for one in outcomes])
-    scores = _ranks([one.score for one in outcomes])
+    forecasts = np.array(ascending_ranks([one.forecast.mean for one in outcomes]))
+    scores = np.array(ascending_ranks([one.score for one in outcomes]))
     if len(outcomes) < 2 or not forecasts.std() or not scores.std():
         return None
     return float(np.corrcoef(forecasts, scores)[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> Any:
-    ordered = sorted(values)
-    return np.array([(bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 for value in values])
 
 
 def _width(level: float) -> float:

@@ -81,7 +81,7 @@ def test_nsga2_keeps_the_front_and_parents_come_from_it():
     members = [("aaaaaa", finished(1.0, 0.0)), ("bbbbbb", finished(0.0, 1.0)), ("cccccc", finished(0.6, 0.6)),
                ("dddddd", finished(0.9, 0.3)), ("eeeeee", finished(0.5, 0.5))]  # fmt: skip
     fed(strategy, members)
-    kept = {"".join(member.point.values.values()) for member in strategy._population}
+    kept = {"".join(member.point.values.values()) for member in strategy._population.members}
     assert kept == {"aaaaaa", "bbbbbb", "cccccc", "dddddd"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import NormalDist
@@ -17,7 +16,7 @@ from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.space import LISTED
 from nasforge.core.trial import Forecast, Measure, Origin, Proposal, Result, Score
 from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.choosers import Seen, drawing, generator, measure_of, unseen
+from nasforge.strategies.choosers import Seen, generator, measure_of, unseen_sample
 from nasforge.strategies.local_search import LocalSearch
 from nasforge.strategies.predictor.candidates import Pool
 from nasforge.strategies.predictor.encoding import Encoding, Rows
@@ -25,7 +24,7 @@ from nasforge.strategies.predictor.isomorphic import Twins
 from nasforge.strategies.predictor.regressors import Drawn, Lesson, Member, Numbers, Process, Targets, Trees
 from nasforge.strategies.predictor.scored import Scored
 from nasforge.strategies.ranking import Merit, beats, merit
-from nasforge.strategies.weighted_ranks import drawn_weights, worst_weighted
+from nasforge.strategies.weighted_ranks import ascending_ranks, drawn_weights, worst_weighted
 
 Order: TypeAlias = tuple[bool, int, float]
 """Sort key of a merit: finished, fidelity, value."""
@@ -176,8 +175,7 @@ class Predictor:
             return replace(measure, origin=replace(measure.origin or Origin(), strategy="local_search"))
         promising = self._promising(number, rng) if self._encoding.decisions else None
         if promising is None:
-            choose = drawing(rng)
-            point = unseen(self._space, lambda _: self._space.decide(choose), rng, self._seen)
+            point = unseen_sample(self._space, rng, self._seen)
             origin = Origin(operator="start")
         else:
             point, origin = promising.point, Origin(operator="predicted", forecast=promising.forecast)
@@ -387,7 +385,8 @@ def scalarised(merits: Sequence[Merit], weights: int) -> list[Order]:
     if not merits or len(merits[0].values) == 1:
         return [(merit.finished, merit.steps_done, merit.values[0]) for merit in merits]
     objectives = len(merits[0].values)
-    places = [np.array(_ranks([merit.values[objective] for merit in merits])) for objective in range(objectives)]
+    columns = ([merit.values[objective] for merit in merits] for objective in range(objectives))
+    places = [np.array(ascending_ranks(column)) for column in columns]
     values = worst_weighted(places, len(merits), drawn_weights(weights, objectives)).tolist()
     return [(merit.finished, merit.steps_done, value) for merit, value in zip(merits, values, strict=True)]
 
@@ -395,10 +394,4 @@ def scalarised(merits: Sequence[Merit], weights: int) -> list[Order]:
 def normal_scores(values: Sequence[Any]) -> Numbers:
     """Replace values by the quantiles of the normal distribution at their ranks; equal values stay equal."""
     quantile = NormalDist().inv_cdf
-    return np.array([quantile(rank / len(values)) for rank in _ranks(values)])
-
-
-def _ranks(values: Sequence[Any]) -> list[float]:
-    """Return ascending ranks, 0.5 for the lowest; equal values have their mean rank."""
-    order = sorted(values)
-    return [(bisect_left(order, value) + bisect_right(order, value)) / 2 for value in values]
+    return np.array([quantile(rank / len(values)) for rank in ascending_ranks(values)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.space import Choice, SearchSpace
-from nasforge.strategies.choosers import ENUMERATED, crossover, drawing, following, moves, mutated
+from nasforge.strategies.choosers import ENUMERATED, crossover, following, moves, mutated
 from nasforge.strategies.predictor.encoding import Encoding, Rows
 
 _BLOCK, _BLOCKS = 100, 10
@@ -80,8 +80,7 @@ class Pool:
     def _make(self, key: tuple[int, int], centre: Architecture | None) -> Candidates:
         rng = random.Random(f"{self._seed}/pool/{key[0]}/{key[1]}")
         if centre is None:
-            choose = drawing(rng)
-            return self._encoded([self._space.decide(choose) for _ in range(_BLOCK)])
+            return self._encoded([self._space.sample(rng) for _ in range(_BLOCK)])
         neighbours = moves(self._space, centre, rng)
         if not self._steady:
             neighbours = rng.sample(neighbours, min(_NEAR // _NEAR_BLOCKS, len(neighbours)))
