@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
-from nasforge.core.domains import Domain, same
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fits_in, has_begun, read_header
@@ -89,7 +88,7 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3, *, limited
     for values in load_portfolio(shipped[space.name], images, limited=limited):
         known_values = {key: value for key, value in values.items() if key in space.domains}
         try:
-            point = completed(space, known_values)
+            point = space.point(known_values, with_defaults=True)
         except SpaceError:
             continue
         by_point.setdefault(point.point_id, point)
@@ -108,36 +107,6 @@ def portfolio_for(space: SearchSpace, images: int, channels: int = 3, *, limited
         other = next(value for value in space.domains[CLASS_WEIGHTS].values if value != first[CLASS_WEIGHTS])
         points.insert(_TWIN, space.point({**first, CLASS_WEIGHTS: other}))
     return points
-
-
-def completed(space: SearchSpace, values: Mapping[str, Value]) -> Architecture:
-    """Return the point with these values; decisions that are not named have their defaults.
-
-    Raises:
-        SpaceError: a value is unknown, outside its domain, or of a decision that is not active.
-    """
-
-    def choose(key: str, domain: Domain) -> Value:
-        return values[key] if key in values else space.default_of(key)
-
-    for key in values:
-        if key not in space.domains:
-            raise SpaceError(
-                f"space '{space.name}' has no decision '{key}'; {did_you_mean(key, space.domains)}",
-                kind="unknown",
-                key=key,
-            )
-    point = space.decide(choose)
-    for key, value in values.items():
-        if key not in point.values:
-            raise SpaceError(
-                f"space '{space.name}': '{key}' is not active in this point; leave it out", kind="conflict", key=key
-            )
-        if not same(point.values[key], space.domains[key].check(value)):
-            raise SpaceError(
-                f"space '{space.name}': '{key}' can only be {point.values[key]!r}, got {value!r}", kind="range", key=key
-            )
-    return point
 
 
 def _check_may_start(config: ExperimentConfig) -> None:
@@ -170,7 +139,7 @@ def _points(source: str, config: ExperimentConfig) -> list[Architecture]:
     by_point: dict[str, Architecture] = {}
     for place, values in _values_in(path, config.runs_dir):
         try:
-            point = completed(config.space, values)
+            point = config.space.point(values, with_defaults=True)
         except SpaceError as error:
             raise ConfigError(f"start_from: {place}: {error}", kind=error.kind, key="start_from") from None
         by_point.setdefault(point.point_id, point)

@@ -153,14 +153,20 @@ class SearchSpace:
         """Draw a point: every active decision from its domain."""
         return self.decide(lambda key, domain: domain.sample(rng))
 
-    def point(self, values: Mapping[str, Any]) -> Architecture:
+    def point(self, values: Mapping[str, Any], *, with_defaults: bool = False) -> Architecture:
         """Return the point with exactly these values.
+
+        Args:
+            values: decision -> value.
+            with_defaults: decisions without a value have their defaults; False: they are refused.
 
         Raises:
             SpaceError: a value is missing, unknown, outside its domain, or of a decision that is not active.
         """
 
         def choose(key: str, domain: Domain) -> Value:
+            if key not in values and with_defaults:
+                return self.default_of(key)
             if key not in values:
                 raise SpaceError(
                     f"space '{self.name}': the point has no value for '{key}'; add one", kind="missing", key=key
