@@ -9,7 +9,7 @@ from typing import Any
 
 from nasforge import registry
 from nasforge.api.search import admit_cluster, search
-from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
+from nasforge.core.architecture import TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_mean
 from nasforge.core.goals import Budget, Objective
 from nasforge.core.ladder import Rung, ladder_to
@@ -17,7 +17,7 @@ from nasforge.core.metrics import PROXY
 from nasforge.core.protocols import Tracker
 from nasforge.core.recipe import settings_of
 from nasforge.core.say import Say, to_stderr
-from nasforge.core.space import Choice, Decision, Domain, SearchSpace
+from nasforge.core.space import Domain, SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
@@ -29,7 +29,6 @@ from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, Named, che
 from nasforge.settings.space_file import load_recipe
 from nasforge.settings.yaml_file import absolute_path
 
-_BUILDER = "timm_backbone"
 _UNTRAINED = ("cost/", PROXY)
 _AFTER = ("name", "budget", "epochs", "seed", "runner", "pruner", "tracking_uri")
 
@@ -95,7 +94,8 @@ def tune(
             defaults hold too; what it does not name stays as the network had it.
         sampler: as in strategy `optuna`.
         model: a timm network by name instead of an experiment, from random weights, or
-        weights: from those of this `.safetensors` file, as timm writes it.
+        weights: from those of this file, as timm writes it: `.safetensors`, or a checkpoint of torch (`.pth`) that
+            holds tensors alone.
         data: with `model` as in `nasforge.resolve`; with `experiment` where its images lie now, if they were
             moved: a file or folder, or a mapping of `source` and `folder`.
         trackers: as in `search`.
@@ -149,7 +149,7 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str
     """Return the space of one timm network, from random weights or those of a file, and a recipe's decisions.
 
     Raises:
-        ConfigError: no recipe, or no such file.
+        ConfigError: no recipe, a name that timm does not know, or a file that is not there or not of this network.
     """
     if recipe is None:
         raise ConfigError(
@@ -157,16 +157,16 @@ def timm_space(model: str, recipe: str | Path | SearchSpace | None, weights: str
             kind="missing",
             key="recipe",
         )
+    from nasforge.models.timm_backbone import backbone_space, check_file, check_known, check_weights  # imports timm
+
     opened = recipe if isinstance(recipe, SearchSpace) else load_recipe(recipe)
-    backbone = Decision(f"{MODEL}backbone", Choice((model,)))
-    start = {} if weights is None else {"weights": absolute_path(str(weights))}
-    if weights is not None and not Path(start["weights"]).is_file():
-        raise ConfigError(
-            f"no weights '{weights}' for '{model}': name a .safetensors file, as timm writes it",
-            kind="missing",
-            key="weights",
-        )
-    return SearchSpace(model, (backbone,), _BUILDER, {"backbones": [model], **start}).with_recipe(opened)
+    if weights is None:
+        check_known(model, "model")
+        return backbone_space(model).with_recipe(opened)
+    file = Path(absolute_path(weights))
+    check_file(file)
+    check_weights(file, model, "model")
+    return backbone_space(model, file).with_recipe(opened)
 
 
 def _network_of(state: State, trial: int | None, architecture: Mapping[str, Value] | None) -> Architecture:

@@ -52,7 +52,7 @@ def tune(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="With --model: start from the weights in this .safetensors file.",
+            help="With --model: start from the weights in this .safetensors or .pth file.",
             rich_help_panel=_NETWORK,
         ),
     ] = None,

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from expecting import raises
 
 import nasforge
@@ -195,9 +197,7 @@ def test_mistakes(place, capfd, arguments, says):
 def test_a_model_that_timm_does_not_know_leaves_no_experiment(place, capfd):
     assert cli.main(["tune", "--model", "test_resent", "--data", "digits", "--recipe", "sgd"]) == 2
     printed = capfd.readouterr().err
-    assert (
-        "only network cannot be built" in printed and "no network 'test_resent'; did you mean 'test_resnet'" in printed
-    )
+    assert "model: timm has no network 'test_resent'; did you mean 'test_resnet'" in printed
     assert not list(place.glob("runs/*test*"))
 
 
@@ -221,11 +221,6 @@ def test_mistakes_of_the_python_api(place):
 def test_a_timm_model_alone_with_two_objectives(place):
     space = timm_space("test_resnet", "sgd")
     config = resolve({"space": space, "data": "digits", "strategy": "optuna"})
-    with raises(ConfigError, "missing", "weights", "./trained.safetensors", "test_resnet"):
-        timm_space("test_resnet", "sgd", weights="./trained.safetensors")
-    (place / "trained.safetensors").touch()
-    begun = timm_space("test_resnet", "sgd", weights="./trained.safetensors")
-    assert begun.arguments["weights"] == str(place / "trained.safetensors")  # continued from wherever
     assert config.name == "test_resnet-digits-optuna-s0"
     tuned = nasforge.tune(
         model="test_resnet",
@@ -243,6 +238,21 @@ def test_a_timm_model_alone_with_two_objectives(place):
     assert len(trials) == 2 and {trial.architecture.model["backbone"] for trial in trials} == {"test_resnet"}
     assert tuned.network == "test_resnet" and tuned.gained is None
     assert nasforge.load(tuned.config.folder / "best") is not None
+
+
+def test_weights_of_a_timm_model_are_loaded_once_before_any_trial(place):
+    with raises(ConfigError, "missing", "weights", "trained.pth"):
+        timm_space("test_resnet", "sgd", weights="./trained.pth")
+    torch.save(timm.create_model("test_resnet").state_dict(), place / "trained.pth")
+    space = timm_space("test_resnet", "sgd", weights="./trained.pth")
+    assert space.arguments["weights"] == str(place / "trained.pth")  # continued from wherever
+    with raises(ConfigError, "mismatch", "weights", "trained.pth", "--model"):
+        timm_space("test_efficientnet", "sgd", weights="./trained.pth")
+    with raises(ConfigError, "unknown", "model", "test_resnat"):
+        timm_space("test_resnat", "sgd")
+    (place / "damaged.pth").write_bytes(b"nothing")
+    with raises(ConfigError, "unreadable", "weights", "damaged.pth"):
+        timm_space("test_resnet", "sgd", weights="./damaged.pth")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from nasforge.exporters.network_folder import load, save_network
 from nasforge.models.costs import costs_of
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build
+from nasforge.models.timm_backbone import backbone_space
 from nasforge.settings.experiment import DataConfig
 from nasforge.settings.spec import SearchSpec
 
@@ -126,6 +127,18 @@ def test_what_a_file_has_for_these_channels_and_classes_is_kept(tmp_path, of_fil
     assert {key for key in state if not torch.equal(state[key], trained[key])} == {*new}
 
 
+def test_a_checkpoint_of_torch_gives_the_same_network(tmp_path):
+    state = timm.create_model("test_resnet", num_classes=5).state_dict()
+    save_file(state, tmp_path / "weights.safetensors")
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    built = []
+    for name in ("weights.safetensors", "weights.pth"):
+        made = backbone_space("test_resnet", tmp_path / name)
+        torch.manual_seed(0)
+        built.append(build(made, made.default_point(), in_channels=1, classes=7).state_dict())
+    assert all(torch.equal(built[0][key], tensor) for key, tensor in built[1].items())
+
+
 def test_weights_that_cannot_be(tmp_path):
     def refused(expected, *names, weights):
         made = space(*names)
@@ -141,6 +154,9 @@ def test_weights_that_cannot_be(tmp_path):
     save_file({"stem.weight": torch.zeros(2)}, foreign)
     refused(("changed", "weights", "resnet10t", "conv1"), "resnet10t", weights=foreign)
     refused(("conflict", "weights", 2), "resnet10t", "resnet18", weights=other)
+    for name in ("damaged.safetensors", "damaged.pth"):
+        (tmp_path / name).write_bytes(b"nothing")
+        refused(("unreadable", "weights", name), "resnet10t", weights=tmp_path / name)
 
 
 def test_a_trained_network_loads_where_the_file_it_began_with_is_not(tmp_path):

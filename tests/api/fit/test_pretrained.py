@@ -219,7 +219,6 @@ def probed(place, name=NAME, limits=(), seconds=60.0, file=None):
         config,
         [(data.train, data.validation)],
         room,
-        scratch=place / "scratch.safetensors",
         device=torch.device("cpu"),
         balanced=False,
         seed=0,

@@ -16,7 +16,7 @@ from nasforge.api.fit.pretrained import probe, tune
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.ship import ask
-from nasforge.core.errors import BuildError, ConfigError
+from nasforge.core.errors import BuildError
 from nasforge.core.metrics import short_name
 from nasforge.data.npz import write_npz
 from nasforge.exporters.network_folder import save_network
@@ -59,12 +59,11 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
             work.data_config,
             work.splits,
             room,
-            scratch=_probe_file(work, name).with_suffix(".safetensors"),
             device=device_of(work.request.device),
             balanced=work.balanced,
             seed=work.request.seed,
         )
-    except (probe.LeftOutError, BuildError, ConfigError) as error:
+    except (probe.LeftOutError, BuildError) as error:
         late = {"for_time": work.seconds} if getattr(error, "for_time", False) else {}
         return {"said": f"left out: {error}", **late}
     probabilities = work.in_order(probed.places, probed.probabilities)

@@ -20,7 +20,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from nasforge.api.export import LARGEST
-from nasforge.api.fit.pretrained.weights import as_safetensors, backbone_point, backbone_space
 from nasforge.core.goals import Constraint
 from nasforge.data import ImageData, Split
 from nasforge.data.augment import normalise
@@ -29,6 +28,7 @@ from nasforge.exporters.best import describe
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network
 from nasforge.models.costs import costs_of, latency_ms
 from nasforge.models.network import build
+from nasforge.models.timm_backbone import backbone_point, backbone_space
 from nasforge.settings.experiment import DataConfig
 from nasforge.training.artifacts import sha256_of
 from nasforge.training.scoring import answers
@@ -129,7 +129,6 @@ def probe(
     splits: Sequence[tuple[Split, Split]],
     room: Room,
     *,
-    scratch: Path,
     device: torch.device,
     balanced: bool,
     seed: int,
@@ -143,20 +142,17 @@ def probe(
         config: of the images.
         splits: pairs of the images to learn from and the images to answer on, disjoint over the pairs.
         room: costs and seconds that it may take.
-        scratch: file for weights that are no `.safetensors` file.
         device: where features are computed.
         balanced: whether classes of unequal size weigh the same.
         seed: of the choice of the penalty.
 
     Raises:
         LeftOutError: it violates a constraint, takes too long, or has no linear classifier.
-        ConfigError: the file cannot be read.
-        BuildError: the file does not fit the network.
+        BuildError: the file cannot be read, or does not fit the network.
     """
     end = time.monotonic() + room.seconds
     pool = data.train_and_validation()
-    whole = as_safetensors(weights, scratch)
-    network, costs, resolution = _fitting(name, whole, data, room, device)
+    network, costs, resolution = _fitting(name, weights, data, room, device)
     description = _description(name, weights, data, config, network, costs, resolution)
     began = time.monotonic()
     known = features(network, replace(pool, mean=description.mean, std=description.std), device)

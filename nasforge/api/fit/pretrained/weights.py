@@ -6,22 +6,17 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import huggingface_hub
 import timm
 import torch
 from huggingface_hub import constants
-from timm.models import load_state_dict
 
 from nasforge.api.fit.log import NO_PRETRAINED
-from nasforge.core.architecture import Architecture
-from nasforge.core.errors import BuildError, ConfigError, did_you_mean, one_line
+from nasforge.core.errors import ConfigError, one_line
 from nasforge.core.say import Say
-from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.models.network import build
-from nasforge.training.artifacts import write_tensors
+from nasforge.models.timm_backbone import check_file, check_known, check_weights
 
 SMALL = (
     "mobilenetv3_small_100.lamb_in1k",
@@ -32,23 +27,9 @@ SMALL = (
     "resnet18.tv_in1k",
 )
 """Networks that are looked for in the caches, the cheapest first."""
-_CHECKPOINTS = (".pth", ".pt", ".bin")
 _FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights in a repository of Hugging Face, the preferred one first."""
 _PATIENCE_S = 10.0
-
-
-def backbone_space(name: str, weights: Path | None = None, resolution: int = 0) -> SearchSpace:
-    """Return the space whose only network is timm's `name`; arguments as in `timm_backbone`."""
-    arguments: dict[str, Any] = {"backbones": [name]}
-    arguments |= {"weights": str(weights)} if weights else {}
-    arguments |= {"resolution": resolution} if resolution else {}
-    return SearchSpace(name, (Decision("model.backbone", Choice((name,))),), "timm_backbone", arguments)
-
-
-def backbone_point(name: str) -> Architecture:
-    """Return the only point of `backbone_space`."""
-    return Architecture({"model.backbone": name})
 
 
 def check_asked(weights: str | None, backbone: str | None, pretrained: str | None) -> None:
@@ -106,12 +87,7 @@ def checked_weights(file: Path, name: str | None) -> str:
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is not of this network.
     """
-    if file.suffix not in (".safetensors", *_CHECKPOINTS) or not file.is_file():
-        raise ConfigError(
-            f"weights: got {file}, expected a .safetensors or .pth file that exists. Correct the path",
-            kind="missing",
-            key="weights",
-        )
+    check_file(file)
     if name is None:
         name = name_of(file)
     if name is None:
@@ -120,38 +96,8 @@ def checked_weights(file: Path, name: str | None) -> str:
             kind="missing",
             key="backbone",
         )
-    check_known(name, "backbone")
-    with TemporaryDirectory() as scratch:
-        whole = as_safetensors(file, Path(scratch) / "weights.safetensors")
-        try:
-            build(backbone_space(name, whole), backbone_point(name), in_channels=3, classes=2)
-        except BuildError as error:
-            reason = one_line(str(error.__cause__ or error).partition("state_dict for ")[2] or error, 120)
-            raise ConfigError(
-                f"weights: {file} does not fit timm's '{name}' ({reason}). Name the network of this file by --backbone",
-                kind="mismatch",
-                key="weights",
-            ) from None
+    check_weights(file, name, "backbone")
     return name
-
-
-def check_known(name: str, option: str) -> None:
-    """Refuse a name that timm does not know.
-
-    Raises:
-        ConfigError: timm has no such network, or no such weights of it.
-    """
-    network = name.partition(".")[0]
-    if not timm.is_model(network):
-        near = [known for known in timm.list_models() if known[:4] == network[:4]]
-        advice = did_you_mean(network, near) if near else "timm.list_models() lists them"
-        raise ConfigError(f"{option}: timm has no network '{name}'; {advice}", kind="unknown", key=option)
-    if name != network and name not in timm.list_pretrained(f"{network}.*"):
-        raise ConfigError(
-            f"{option}: timm has no weights '{name}'; {did_you_mean(name, timm.list_pretrained(f'{network}.*'))}",
-            kind="unknown",
-            key=option,
-        )
 
 
 def name_of(file: Path) -> str | None:
@@ -167,29 +113,6 @@ def name_of(file: Path) -> str | None:
             return word
     prefixes = [name for name in timm.list_models() if file.stem.startswith((f"{name}_", f"{name}-", f"{name}."))]
     return max(prefixes, key=len, default=None)
-
-
-def as_safetensors(file: Path, to: Path) -> Path:
-    """Return `file` where it is a `.safetensors` file, else write the tensors of the checkpoint to `to`.
-
-    Raises:
-        ConfigError: the checkpoint holds more than tensors, or is damaged.
-    """
-    if file.suffix == ".safetensors":
-        return file
-    try:
-        state = load_state_dict(str(file), weights_only=True)
-        if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-            raise TypeError("it holds more than tensors")
-    except Exception as error:
-        raise ConfigError(
-            f"weights: {file} cannot be read: {one_line(error, 120)}. Save the state_dict() of the network alone",
-            kind="unreadable",
-            key="weights",
-        ) from None
-    to.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(state, to)
-    return to
 
 
 def cached(name: str) -> Path | None:
