@@ -256,16 +256,11 @@ def _progress() -> Iterator[Any]:
 def _print(result: Comparison, folder: Path) -> None:
     from nasforge.views import comparison_page as page
 
-    axis = page.axis_title(result)
-    for quantity in dict.fromkeys(row.quantity for row in result.rows):
-        for at in sorted({row.at for row in result.rows if row.quantity == quantity}):
-            title = f"{page.quantity_title(result, quantity)} at {at:g} {axis}"
-            body = page.table_rows(result, quantity, at)
-            if body:
-                output.table(title, page.table_columns(result, quantity), body, left=("strategy",))
+    for title, columns, body in page.tables_at(result):
+        if body:
+            output.table(title, columns, body, left=("strategy",))
     if result.to_optimum:
-        title = f"Charged trials to the optimum of the signal, {result.optimum:g} (a miss counts as "
-        output.table(f"{title}{result.to_optimum[0].cap:g})", *page.optimum_table(result), left=("strategy",))
+        output.table(page.optimum_title(result), *page.optimum_table(result), left=("strategy",))
     for note in result.notes:
         output.line(f"Note: {note}.", style="yellow")
     for name, why in result.failed.items():

@@ -63,4 +63,4 @@ def _date(seconds: float | None) -> str:
 
 
 def _result(row: dict[str, Any]) -> str:
-    return "-" if row["value"] is None else f"{row['metric']} {metric_text(row['metric'], row['value'])}"
+    return "-" if row["value"] is None else f"{row['metric']} {metric_text(row['value'], row['metric'])}"

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from nasforge.cli.output import count_text, metric_text, seconds_text
+from nasforge.cli.output import count_text, metric_text
 from nasforge.core.events import Event, Header, Interrupted, Told
 from nasforge.core.metrics import better
 from nasforge.core.trial import Score, TrainShared, Trial
@@ -23,6 +23,7 @@ from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.state import State
 from nasforge.views.rounding import fixed
 from nasforge.views.tables import steps_of
+from nasforge.views.texts import seconds_text
 
 _SHOWN = 8
 _UNBUILDABLE = 3
@@ -152,12 +153,12 @@ class Watch:
             if best is not None and trial.number == best.number:
                 style = "bold green"
             metrics = trial.metrics
-            cells = [metric_text(key, metrics.get(key)) for key in self._metrics(state)]
+            cells = [metric_text(metrics.get(key), key) for key in self._metrics(state)]
             table.add_row(
                 *(str(trial.number), trial.status, *([str(trial.steps_done)] if steps else []), *cells),
                 *(
-                    metric_text("cost/params", metrics.get("cost/params")),
-                    metric_text("cost/flops", metrics.get("cost/flops")),
+                    metric_text(metrics.get("cost/params"), "cost/params"),
+                    metric_text(metrics.get("cost/flops"), "cost/flops"),
                 ),
                 f"{_seconds(trial):.1f}",
                 style=style,
@@ -187,18 +188,18 @@ class Watch:
         if best is None:
             return counts_text
         goal = state.objectives[0]
-        value = metric_text(goal.metric, best.metrics.get(goal.metric))
+        value = metric_text(best.metrics.get(goal.metric), goal.metric)
         return f"{counts_text}. Best {goal.metric} ({better(goal.maximise)}): {value} (trial {best.number})"
 
     def _line(self, state: State, trial: Trial) -> str:
         metrics = trial.metrics
         shared = isinstance(trial.proposal, TrainShared)
         keys = [key for key in _OF_A_SUPERNET if key in metrics] if shared else self._metrics(state)
-        values = "  ".join(f"{key} {metric_text(key, metrics.get(key))}" for key in keys)
+        values = "  ".join(f"{key} {metric_text(metrics.get(key), key)}" for key in keys)
         if isinstance(trial.proposal, Score):
             values = f"scored {len(trial.proposal.architectures)} networks"
         costs = "  ".join(
-            f"{name} {metric_text('cost/' + name, metrics['cost/' + name])}"
+            f"{name} {metric_text(metrics['cost/' + name], 'cost/' + name)}"
             for name in ("params", "flops")
             if "cost/" + name in metrics
         )

@@ -1,4 +1,4 @@
-"""Output of commands: tables and sentences for people, or one JSON object, and nothing else on stdout."""
+"""Output of commands: tables and sentences for people, or JSON, and nothing else on stdout."""
 
 from __future__ import annotations
 
@@ -197,18 +197,7 @@ def size_json(key: str, size: float) -> dict[str, float | None]:
     return {key: size, f"{key}_log10": math.log10(size) if size < math.inf else None}
 
 
-def seconds_text(seconds: float) -> str:
-    """`4000` -> `1 h 07 min`."""
-    if not math.isfinite(seconds):
-        return "-"
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
-
-
-def metric_text(key: str, value: float | None) -> str:
+def metric_text(value: float | None, key: str) -> str:
     """Return a metric as people read it."""
     if value is None or not math.isfinite(value):
         return "-"

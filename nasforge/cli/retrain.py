@@ -184,13 +184,13 @@ def _row(rank: str, who: str, retrained: Retrained, figures: Sequence[str], more
         str(len(retrained.networks)),
         *(test.get(key, "-") for key in more),
     ]
-    costs = [metric_text(key, retrained.costs.get(key)) for key in _COSTS]
+    costs = [metric_text(retrained.costs.get(key), key) for key in _COSTS]
     return [rank, who, retrained.name, *costs, *shown]
 
 
 def _ensemble_row(ensemble: Ensemble, figures: Sequence[str], more: Sequence[str]) -> list[str]:
-    costs = [metric_text(key, ensemble.costs.get(key)) for key in _COSTS]
-    test = {key: metric_text(key, ensemble.test.get(key)) for key in (*figures, *more)}
+    costs = [metric_text(ensemble.costs.get(key), key) for key in _COSTS]
+    test = {key: metric_text(ensemble.test.get(key), key) for key in (*figures, *more)}
     shown = [*(test[key] for key in figures), "1", *(test[key] for key in more)]
     return ["", "ensemble", f"of {len(ensemble.members)}", *costs, *shown]
 

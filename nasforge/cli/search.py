@@ -15,7 +15,6 @@ from nasforge.cli.output import (
     line,
     metric_text,
     next_commands,
-    seconds_text,
     size_json,
     state_json,
     table,
@@ -30,7 +29,7 @@ from nasforge.experiment.state import State
 from nasforge.settings.experiment import ExperimentConfig, resolve
 from nasforge.views.results import limit_remarks
 from nasforge.views.rounding import percent
-from nasforge.views.texts import size_text
+from nasforge.views.texts import seconds_text, size_text
 
 
 def search(
@@ -231,7 +230,7 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
         ("cannot be built", f"{estimate.unbuildable} of {estimate.sampled}"),
         (
             "probe",
-            ", ".join(f"{k.removeprefix('cost/')} {metric_text(k, v)}" for k, v in estimate.probe_costs.items()) or "-",
+            ", ".join(f"{k.removeprefix('cost/')} {metric_text(v, k)}" for k, v in estimate.probe_costs.items()) or "-",
         ),
         ("seconds per trial", f"{estimate.seconds_per_trial:.1f} ({trained}one worker)"),
         ("trials", f"{estimate.trials:,.0f}" if math.isfinite(estimate.trials) else "until another limit is reached"),

@@ -17,7 +17,6 @@ from nasforge.cli.output import (
     count_text,
     line,
     metric_text,
-    seconds_text,
     state_json,
     table,
     trial_json,
@@ -36,6 +35,7 @@ from nasforge.views import tables
 from nasforge.views.reader import Reader
 from nasforge.views.results import remarks
 from nasforge.views.rounding import fixed
+from nasforge.views.texts import seconds_text
 
 _BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
 _FIGURES = "figures"
@@ -160,7 +160,7 @@ def _shown(reader: Reader, top: int) -> Outcome:
         table("Failures", ("cause", "count", "trials", "last message", "advice"), rows)
     if state.tests:
         keys = sorted({key for metrics in state.tests.values() for key in metrics})
-        body = [[name, *(metric_text(key, metrics.get(key)) for key in keys)] for name, metrics in state.tests.items()]
+        body = [[name, *(metric_text(metrics.get(key), key) for key in keys)] for name, metrics in state.tests.items()]
         table("Met the sealed test split", ("network", *keys), body, left=("network",))
     _print_budget(state)
     unit = tables.unit_of(state)
@@ -185,7 +185,7 @@ def show_campaign(folder: Path, searches: Sequence[Path]) -> Outcome:
             continue
         goal, best = state.objectives[0], state.best
         counts = {status: count for status, count in state.counts().items() if count}
-        value = "-" if best is None else metric_text(goal.metric, best.metrics.get(goal.metric))
+        value = "-" if best is None else metric_text(best.metrics.get(goal.metric), goal.metric)
         bests.append("" if best is None else str(goal))
         trials = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials yet"
         strategy = state.header.config["strategy"]["name"]
@@ -222,7 +222,7 @@ def _print_budget(state: State) -> None:
     best = state.best
     for goal, value in state.budget.goals.items():
         reached = None if best is None else best.metrics.get(goal.metric)
-        rows.append((f"until {goal}", metric_text(goal.metric, reached), metric_text(goal.metric, value)))
+        rows.append((f"until {goal}", metric_text(reached, goal.metric), metric_text(value, goal.metric)))
     table("Budget", ("what", "spent", "limit"), rows, left=("what",))
 
 

@@ -44,7 +44,7 @@ def _leaderboard(title: str, state: State, trials: Sequence[dict[str, Any]]) -> 
     steps = tables.steps_of(state)
     rows = []
     for row in trials:
-        cells = [metric_text(key, row["metrics"].get(key)) for key in keys]
+        cells = [metric_text(row["metrics"].get(key), key) for key in keys]
         done = [str(row[steps])] if steps else []
         rows.append([str(row["number"]), row["arch_id"], *done, *cells])
     table(title, ("trial", "arch_id", *([steps] if steps else []), *keys), rows, left=("arch_id",))

@@ -50,7 +50,7 @@ def _show_scores(proposal: Score, result: Result | None) -> list[dict[str, Any]]
         for point, metrics in zip(proposal.architectures, scores, strict=False)
     ]
     keys = sorted({key for row in scored for key in row["metrics"]})
-    rows = [[row["arch_id"], *(metric_text(key, row["metrics"].get(key)) for key in keys)] for row in scored[:_SHOWN]]
+    rows = [[row["arch_id"], *(metric_text(row["metrics"].get(key), key) for key in keys)] for row in scored[:_SHOWN]]
     if rows:
         more = f" (the first {_SHOWN} of {len(scored)})" if len(scored) > _SHOWN else ""
         table(f"Scores{more}", ("arch_id", *keys), rows, left=("arch_id",))
@@ -113,13 +113,13 @@ def show_trial(
         line("trains a supernet")
     if trial.steps:
         keys = sorted({key for step in trial.steps for key in step.metrics if not key.startswith(health.HEALTH)})
-        body = [[str(s.step), *(metric_text(k, s.metrics.get(k)) for k in keys)] for s in trial.steps]
+        body = [[str(s.step), *(metric_text(s.metrics.get(k), k) for k in keys)] for s in trial.steps]
         table("Reports", (tables.steps_of(state).removesuffix("s") or "step", *keys), body)
     if trial.metrics:
         table(
             "Metrics",
             ("metric", "value"),
-            [(k, metric_text(k, v)) for k, v in sorted(trial.metrics.items()) if not k.startswith(health.HEALTH)],
+            [(k, metric_text(v, k)) for k, v in sorted(trial.metrics.items()) if not k.startswith(health.HEALTH)],
             left=("metric",),
         )
     content["advice"] = _show_health(trial)
@@ -147,7 +147,7 @@ def show_log(folder: Path, number: int) -> Outcome:
     for entry in log_lines:
         when = "-" if entry.at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
         shown = {key: value for key, value in entry.metrics.items() if not key.startswith(health.HEALTH)}
-        metrics = ", ".join(f"{key} {metric_text(key, value)}" for key, value in sorted(shown.items()))
+        metrics = ", ".join(f"{key} {metric_text(value, key)}" for key, value in sorted(shown.items()))
         rows.append((when, entry.event, f"{entry.text}; {metrics}" if metrics else entry.text))
     table(f"Trial {number} of {search_name(folder)}", ("time", "event", "what"), rows, left=("time", "event", "what"))
     for attempt, text in raised:

@@ -210,7 +210,7 @@ def _reported(tuned: Tuned) -> Outcome:
         values = trial.architecture.train if trial.architecture else {}
         cells = [_text(value) for value in values.values()]
         which = f"{trial.number} (first)" if trial is tuned.begun else str(trial.number)
-        rows.append([which, *(output.metric_text(key, trial.metrics[key]) for key in keys), *cells])
+        rows.append([which, *(output.metric_text(trial.metrics[key], key) for key in keys), *cells])
     if rows and best and best.architecture:
         title = f"{state.name}: recipes of network {tuned.network}"
         decided = {key for trial in shown if trial.architecture for key in trial.architecture.train}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nasforge.cli import options
 from nasforge.cli.live import Watch
-from nasforge.cli.output import Outcome, line, log, seconds_text, state_json
+from nasforge.cli.output import Outcome, line, log, state_json
 from nasforge.cli.summary import print_summary
 from nasforge.core.command_line import command_for
 from nasforge.core.trial import Trial
@@ -18,6 +18,7 @@ from nasforge.experiment.places import search_of
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
 from nasforge.views.results import remarks
+from nasforge.views.texts import seconds_text
 
 _LOOK_S = 1.0
 _SILENT_S = 30.0

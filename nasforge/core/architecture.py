@@ -66,6 +66,11 @@ class Architecture:
         return digest([self.arch_id, {k: v for k, v in self.values.items() if not k.startswith(MODEL)}])
 
     @property
+    def short_id(self) -> str:
+        """Name of the retrained networks of this point: `arch_id` and the beginning of `point_id`."""
+        return f"{self.arch_id}-{self.point_id[:6]}"
+
+    @property
     def key(self) -> Hashable:
         """Key that is equal for two points of one space exactly when `point_id` is, made in a tenth of its time."""
         values = self.values

@@ -60,7 +60,7 @@ def networks_on_test(state: State, finalists: Path) -> list[dict[str, Any]]:
     key = test_metric(state)
     groups = retrained_alike(state.tests, key)
     ranked = [(t, t.architecture) for t in reversed(state.ranking()) if t.architecture]
-    by_name = {f"{point.arch_id}-{point.point_id[:6]}": t for t, point in ranked}
+    by_name = {point.short_id: t for t, point in ranked}
     abouts = {
         name: next(filter(None, (description_of(finalists, test) for test in tests)), {})
         for name, tests in groups.items()

@@ -12,13 +12,13 @@ from nasforge.views.svg import number_text
 
 
 def seconds_text(seconds: float | None) -> str:
-    """`4000` -> `1 h 07 min`."""
+    """`4000` -> `1 h 06 min`, `200` -> `3.3 min`, `40` -> `40 s`."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+        return f"{fixed(seconds, 0 if seconds >= 10 else 1)} s"
     if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
+        return f"{fixed(seconds / 60, 0 if seconds >= 600 else 1)} min"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
 
 

@@ -199,5 +199,5 @@ def _each(incumbents: Sequence[Trial | None], figure: Final) -> list[float]:
 
 def _tested(state: State, point: Architecture) -> float:
     """Mean over the seeds with which this point was retrained last; NaN where it was not."""
-    values = retrained_alike(state.tests, test_metric(state)).get(f"{point.arch_id}-{point.point_id[:6]}", {}).values()
+    values = retrained_alike(state.tests, test_metric(state)).get(point.short_id, {}).values()
     return sum(values) / len(values) if values else math.nan

@@ -145,7 +145,7 @@ def test_no_rule_takes_the_focus_away(file: Path) -> None:
 def with_a_result(folder: Path) -> None:
     """Give the made search retrained networks, answers and explanations, so that its pages have everything."""
     best = point(7)
-    name = f"{best.arch_id}-{best.point_id[:6]}"
+    name = best.short_id
     tests = {f"{name}-seed{n}-e9": 0.9 + 0.01 * n for n in range(2)} | {f"ResNet-8-for-{name}-seed0-e9": 0.8}
     write(folder, [TestOpened(key, {"test/accuracy": value}) for key, value in tests.items()])
     (folder / "best").mkdir()

@@ -333,7 +333,7 @@ def test_a_result_shows_the_test_split_files_and_commands(made: Path, tmp_path: 
 
     best = load_state(made).best
     assert best is not None and best.architecture is not None
-    name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
+    name = best.architecture.short_id
     metrics = {"test/accuracy": 0.9}
     seeds = [TestOpened(f"{name}-seed{n}-e9", {"test/accuracy": 0.9 + 0.02 * n}) for n in range(2)]
     reference = f"ResNet-8-x0.5-for-{name}-seed0-e9"
@@ -368,7 +368,7 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     import numpy as np
 
     fit = tmp_path / "photos"
-    opened = TestOpened(f"{point(0).arch_id}-{point(0).point_id[:6]}-seed0-e9", {"test/accuracy": 0.7083})
+    opened = TestOpened(f"{point(0).short_id}-seed0-e9", {"test/accuracy": 0.7083})
     write(fit / "search", [header("search"), *trial(0), opened])
     rows = [
         {
@@ -448,7 +448,7 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
 def test_the_headline_has_the_test_accuracy_of_the_sentence(tmp_path: Path) -> None:
     same_network = {0: 0.72, 6: 0.7}  # by another recipe
     tests = [
-        TestOpened(f"{point(number).arch_id}-{point(number).point_id[:6]}-seed0-e9", {"test/accuracy": value})
+        TestOpened(f"{point(number).short_id}-seed0-e9", {"test/accuracy": value})
         for number, value in same_network.items()
     ]
     trials = [event for number in range(7) for event in trial(number)]

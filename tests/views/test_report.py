@@ -160,7 +160,7 @@ def test_finalists_have_their_intervals_and_the_winner_its_mistakes(tmp_path: Pa
     begun = replace(header(), config={**header().config, "data": {"source": str(images)}})
     folder = write(tmp_path / "made", [begun, *mixed()[1:]])
     best, other = point(7), point(0)
-    name, drawn = (f"{p.arch_id}-{p.point_id[:6]}" for p in (best, other))
+    name, drawn = (p.short_id for p in (best, other))
     tests = {f"{name}-seed0-e9": 0.9, f"{name}-seed1-e9": 0.92, f"ResNet-8-for-{name}-seed0-e9": 0.8}
     tests |= {f"{drawn}-seed0-e9": 0.7, "ensemble-of-2-abc": 0.93}
     write(folder, [TestOpened(key, {"test/accuracy": value}) for key, value in tests.items()])
@@ -259,7 +259,7 @@ def test_a_page_may_name_a_photo_whose_name_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_seeds_with_one_value_have_no_interval(made: Path) -> None:
-    name = f"{point(7).arch_id}-{point(7).point_id[:6]}"
+    name = point(7).short_id
     write(made, [TestOpened(f"{name}-seed{seed}-e9", {"test/accuracy": 118 / 120}) for seed in range(3)])
     (row,) = networks_on_test(load_state(made), made / "finalists")
     assert (row["n"], row["low"], row["high"]) == (3, None, None)
@@ -268,7 +268,7 @@ def test_seeds_with_one_value_have_no_interval(made: Path) -> None:
 
 
 def test_retrainings_of_another_length_are_no_further_seeds(made: Path) -> None:
-    name = f"{point(7).arch_id}-{point(7).point_id[:6]}"
+    name = point(7).short_id
     tests = {"seed0-e9": 0.5, "seed1-e9": 0.6, "seed0-e27": 0.8, "seed1-e27": 0.9}
     write(made, [TestOpened(f"{name}-{seed}", {"test/accuracy": value}) for seed, value in tests.items()])
     write(made, [TestOpened(f"{name}-seed0-e81", {})])

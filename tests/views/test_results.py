@@ -101,7 +101,7 @@ def test_intervals_end_where_the_metric_does() -> None:
 
 def test_a_search_by_costs_is_compared_by_accuracy_on_the_test_split() -> None:
     state = replay([header(objectives=["min:cost/flops", "max:val/accuracy"]), *trial(0)])
-    name = f"{point(0).arch_id}-{point(0).point_id[:6]}"
+    name = point(0).short_id
     state.tests[f"{name}-seed0-e3"] = {"test/accuracy": 0.5}
     path = trajectory_of(state, header())
     assert (path.test_metric, list(path.test or ())) == ("test/accuracy", [0.5])

@@ -173,7 +173,7 @@ def test_retrained_finalists_give_the_test_figure(tmp_path: Path) -> None:
         run(experiment, Scripted([0.3, 0.4, 0.2]))
         best = experiment.state.best
         assert best is not None and best.architecture is not None
-        name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
+        name = best.architecture.short_id
         for seed, accuracy in ((0, 0.8), (1, 0.9)):
             experiment.open_test(f"{name}-seed{seed}-e9", lambda accuracy=accuracy: {"test/accuracy": accuracy})
             experiment.open_test(f"resnet8-for-{name}-seed{seed}-e9", lambda: {"test/accuracy": 0.1})

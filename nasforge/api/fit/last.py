@@ -59,7 +59,7 @@ def _retraining(work: Work, state: State, trial: Trial, until: float, allowed: f
     assert trial.architecture is not None and trial.result is not None  # noqa: S101
     point: Architecture = trial.architecture
     recipe = recipe_of(config.space, point, config.recipe)
-    name = f"{point.arch_id}-{point.point_id[:6]}"
+    name = point.short_id
 
     def folder_of(epochs: int, images: int | None) -> Path:
         return work.folder / FINALISTS / (f"{name}-e{epochs}" + (f"-n{images}" if images else ""))

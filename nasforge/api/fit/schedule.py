@@ -85,16 +85,6 @@ def seconds_of(text: str | float) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def shown_seconds(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 >= 60 else "")
-
-
 @dataclass(frozen=True)
 class Plan:
     """Plan of the remaining time.

@@ -27,7 +27,6 @@ from nasforge.api.fit.schedule import (
     least_seconds,
     plan_of,
     search_until,
-    shown_seconds,
 )
 from nasforge.api.fit.search import config_of
 from nasforge.api.fit.speed import fastest_threads
@@ -46,6 +45,7 @@ from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.training.device import device_of
 from nasforge.training.meter import trainings_end_by
 from nasforge.views.fit_remarks import sentences_on
+from nasforge.views.texts import seconds_text
 
 _TICK_S = 10.0
 _USUAL_BATCH = 32
@@ -242,8 +242,8 @@ class Work:
             )
             self.log.write("refused")
             raise ConfigError(
-                f"time: {shown_seconds(self.seconds)} is too short here: the start and the images have taken "
-                f"{shown_seconds(self.log.used)}, one step of the default network takes {per_step * 1000:.0f} ms, and "
+                f"time: {seconds_text(self.seconds)} is too short here: the start and the images have taken "
+                f"{seconds_text(self.log.used)}, one step of the default network takes {per_step * 1000:.0f} ms, and "
                 f"a network needs some hundreds of steps. Give --time {least}s at least",
                 kind="range",
                 key="time",
@@ -255,7 +255,7 @@ class Work:
         value = {"plan": about, "threads": threads, "second_per_step": per_step}
         return value, (
             f"{plan.epochs} epoch{'s' if plan.epochs > 1 else ''} {where}: {plan.steps} steps of "
-            f"{per_step * 1000:.0f} ms, about {shown_seconds(plan.training)} each"
+            f"{per_step * 1000:.0f} ms, about {seconds_text(plan.training)} each"
         )
 
     @cached_property

@@ -143,7 +143,7 @@ class Work:
         training = _Training.of(searched, self.changes)
         if training.changed:
             self._check_fits(architecture, training.recipe)
-        name = f"{architecture.arch_id}-{architecture.point_id[:6]}"
+        name = architecture.short_id
         role = "random" if chosen.drawn else "found"
         network = self._network(architecture.arch_id, name, self.config.space, architecture, training, chosen, role)
         network = replace(network, notes=chosen.notes)

@@ -222,7 +222,7 @@ class Runs:
         if self._best is None or self._best.architecture is None:
             return False
         point = self._best.architecture  # folders of earlier versions do not say the trial
-        return trained.get("trial") == self._best.number or f"{point.arch_id}-{point.point_id[:6]}" in finalist
+        return trained.get("trial") == self._best.number or point.short_id in finalist
 
     def _close(self, number: int, writes: dict[str, Writes]) -> None:
         state = self._state

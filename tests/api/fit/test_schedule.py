@@ -25,11 +25,6 @@ def test_no_time_is_out_of_range(text):
         schedule.seconds_of(text)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(45.4, "45 s"), (60, "1 min"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
-def test_times_are_shown(seconds, text):
-    assert schedule.shown_seconds(seconds) == text
-
-
 def planned(seconds, per_step=0.02, images=240, batch=32, folds=5, preset="balanced", used=8.0):
     counts = (1,) if folds == 1 else (folds, 3, 2)
     return schedule.plan_of(seconds, used, per_step, images, batch, counts, preset)

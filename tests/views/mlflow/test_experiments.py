@@ -112,7 +112,7 @@ def test_retrained_networks_have_roles_and_costs_and_the_search_the_mean(runs_di
     folder = write(runs_dir / "made", mixed(3))
     best = load_state(folder).best
     assert best is not None and best.architecture is not None
-    name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
+    name = best.architecture.short_id
     names = [f"{name}-seed0-e9", f"{name}-seed1-e9", f"resnet-for-{name}-seed0-e9", "ensemble-of-2-abc"]
     recipe = {"batch_size": 128, "cutout_pixels": 8, "unheard_of": 1}  # the first is the default
     about = {"trained": {"seed": 1, "epochs": 9, "role": "found", "recipe": recipe}, "metrics": {"cost/params": 7.0}}
@@ -136,7 +136,7 @@ def test_further_references_have_their_names_in_the_metrics_of_the_search(runs_d
     folder = write(runs_dir / "made", mixed(3))
     best = load_state(folder).best
     assert best is not None and best.architecture is not None
-    name = f"{best.architecture.arch_id}-{best.architecture.point_id[:6]}"
+    name = best.architecture.short_id
     asked = {"ResNet-8-x1": "resnet", "VGG-16-BN-x0.1": "vgg", "resnet18": "timm:resnet18"}
     tested = []
     for index, (label, reference) in enumerate(asked.items()):
