@@ -34,8 +34,9 @@ from nasforge.core.architecture import TRAIN, Architecture
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.state import State
 from nasforge.settings.space_file import load_recipe, load_space
-from nasforge.views.picture import draw as picture
-from nasforge.views.picture import graph_objects
+from nasforge.views.page import picture
+from nasforge.views.picture import HEIGHT, WIDTH, draw_page
+from nasforge.views.svg import Axis, Plot, Point
 
 RESULT = Path(__file__).parent / "results" / "joint.json"
 AGAIN = 3
@@ -148,33 +149,26 @@ def report(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str,
 def draw(results: dict[str, Any], path: Path) -> None:
     """Every winner trained anew: a point for each seed of its search, a bar at their mean."""
     names = list(results["table"])
-    figure = graph_objects().Figure()
+    rows = [row for row in results["searches"] if row["search"] in names]
+    places = {name: float(len(names) - index) for index, name in enumerate(names)}
     epochs = {"short": 3, "long": int(results["settings"]["final_epochs"])}
-    for (key, count), colour, beside in zip(epochs.items(), ("#0072B2", "#D55E00"), (0.12, -0.12), strict=True):
-        rows = [row for row in results["searches"] if row["search"] in names]
-        figure.add_scatter(
-            x=[row["anew"][key] for row in rows],
-            y=[names.index(row["search"]) + beside for row in rows],
-            mode="markers",
-            name=f"{count} epochs",
-            marker={"color": colour, "size": 10, "opacity": 0.7},
-        )
-        figure.add_scatter(
-            x=[results["table"][name][key]["mean"] for name in names],
-            y=[place + beside for place in range(len(names))],
-            mode="markers",
-            name=f"{count} epochs, mean",
-            marker={"color": colour, "size": 22, "symbol": "line-ns-open", "line": {"width": 3}},
-        )
-    figure.update_layout(
-        template="plotly_white",
-        xaxis_title=f"validation accuracy, mean of {AGAIN} trainings with fresh seeds",
-        yaxis={"tickvals": list(range(len(names))), "ticktext": names, "autorange": "reversed"},
-        margin={"l": 170, "r": 20, "t": 40, "b": 60},
-        font={"size": 14},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "left", "x": 0},
+    plot = Plot(
+        "Validation accuracy of every winner, trained anew",
+        Axis.of(
+            f"validation accuracy, mean of {AGAIN} trainings with fresh seeds",
+            [row["anew"][key] for row in rows for key in epochs],
+        ),
+        Axis("", 0.5, len(names) + 0.5, marks=list(places.values()), text=lambda place: names[len(names) - int(place)]),
+        WIDTH,
+        HEIGHT - 40,
     )
-    picture(figure, path)
+    for (key, count), kind, beside in zip(epochs.items(), ("s0", "s1"), (0.12, -0.12), strict=True):
+        points = [Point(row["anew"][key], places[row["search"]] + beside) for row in rows]
+        plot.points(kind, points, radius=5, name=f"{count} epochs, a bar at the mean")
+        for name, place in places.items():
+            mean = results["table"][name][key]["mean"]
+            plot.line(f"{kind} thick", [(mean, place + beside - 0.1), (mean, place + beside + 0.1)])
+    draw_page(picture(plot.svg()), path)
 
 
 def main() -> None:

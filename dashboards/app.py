@@ -24,6 +24,7 @@ from fastapi.responses import (
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from nasforge import registry
 from nasforge.api.report import REPORT, search_report
 from nasforge.core.errors import NasforgeError
 from nasforge.dashboards import pages
@@ -214,7 +215,7 @@ def create_app(
 
     @app.get("/{name}/figures/{figure}")
     def plotly(name: str, figure: str) -> HTMLResponse:
-        if figure not in pages.plug_ins.further_figures():
+        if figure not in registry.names("figure"):
             raise HTTPException(404, f"There is no figure {figure}.")
         with library.view(site.searching(name)) as view:
             return HTMLResponse(pages.plug_ins.plotly_page(view, figure), headers={"Content-Security-Policy": _PLOTLY})

@@ -138,12 +138,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "task": {
         "classification": "nasforge.tasks.classification:CLASSIFICATION",
     },
-    "figure": {
-        "best_so_far": "nasforge.views.figures:best_so_far_figure",
-        "pareto": "nasforge.views.figures:pareto_figure",
-        "learning_curves": "nasforge.views.figures:learning_curves_figure",
-        "failures": "nasforge.views.figures:failures_figure",
-    },
+    "figure": {},
 }
 """Kind -> name -> `module:attribute`; `nasforge/core/protocols.py` says how each kind is called."""
 

@@ -1,4 +1,4 @@
-"""Registered figures that have no place of their own."""
+"""Figures that packages register in the entry-point group `nasforge.figure`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ from nasforge import registry
 from nasforge.dashboards.library import View
 
 PLOTLY = "plotly.min.js"
-_PLACED = ("best_so_far", "pareto", "learning_curves", "failures")
-"""Registered figures that have a place of their own on the pages."""
-
-
-def further_figures() -> list[str]:
-    """Return the registered figures that have no place of their own."""
-    return [name for name in registry.names("figure") if name not in _PLACED]
 
 
 def plotly_script() -> str:

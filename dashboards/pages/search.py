@@ -6,9 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from nasforge import registry
 from nasforge.dashboards.library import View
 from nasforge.dashboards.pages.base import Query, headline, metrics_of, trial_link
-from nasforge.dashboards.pages.plug_ins import further_figures
 from nasforge.views import charts, tables
 from nasforge.views.results import remarks
 
@@ -39,7 +39,7 @@ def search(view: View, query: Query) -> dict[str, Any]:
         "workers": Markup(view.drawn(("workers",), lambda: charts.workers_chart(view.reader, link))),  # noqa: S704
         "failures": tables.failures(state),
         "rejected": tables.rejections(state),
-        "further": further_figures(),
+        "further": registry.names("figure"),
         "leaders": tables.leaderboard(state, 8),
         "columns": [goal.metric for goal in state.objectives],
     }

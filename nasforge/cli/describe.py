@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any
@@ -177,7 +178,7 @@ def describe_point(space: SearchSpace, point: str, size: Shape, count: int, seed
     }
     print_point(content, parts)
     if draw is not None:
-        draw_networks({f"{space.name}, {chosen.arch_id}" if chosen.values else space.name: parts}, draw)
+        draw_network(f"{space.name}, {chosen.arch_id}" if chosen.values else space.name, parts, draw)
     return Outcome(content)
 
 
@@ -357,23 +358,27 @@ def sampled_costs(
     return costs, broken
 
 
-def draw_networks(networks: Mapping[str, Sequence[Part]], path: Path) -> None:
-    """Networks drawn side by side into `path`: a page (.html) or a picture (.png).
+def draw_network(title: str, parts: Sequence[Part], path: Path) -> None:
+    """Draw a network into `path`: a page (.html) or a picture (.png).
 
     Raises:
         ConfigError: another ending.
-        ExportError: Plotly or Chromium is missing, or the file cannot be written.
+        ExportError: Chromium is missing, or the file cannot be written.
     """
-    from nasforge.views.drawing import network_figure
-    from nasforge.views.picture import draw, write
+    from nasforge.views import page
+    from nasforge.views.network_svg import network_svg
+    from nasforge.views.picture import draw_page, write
+    from nasforge.views.svg import size_of, standalone
 
     if path.suffix not in (".html", ".png"):
         raise ConfigError(f"--draw '{path}': must end with .html or .png", kind="type", key="draw")
-    figure = network_figure(networks)
+    figure = network_svg({title: parts})
     if path.suffix == ".html":
-        write(path, figure.to_html(include_plotlyjs=True, config={"displaylogo": False}))
+        write(path, page.document(title, [f"<h1>{escape(title)}</h1>", figure]))
     else:
-        draw(figure, path, figure.layout.width, figure.layout.height)
+        drawing = standalone(figure)
+        width, height = size_of(drawing)
+        draw_page(page.picture(drawing), path, width + 2 * page.MARGIN, height + 2 * page.MARGIN)
     line(f"Drawn: {path}")
 
 

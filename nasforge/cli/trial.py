@@ -131,11 +131,11 @@ def show_trial(
         line(f"{error.cause}: {error.message}", style="red")
         line(f"Advice: {error.advice}")
     if draw is not None:
-        from nasforge.cli.describe import draw_networks
+        from nasforge.cli.describe import draw_network
         from nasforge.views.parts import parts_of_trial
 
         shown = parts_of_trial(folder, state, trial, data, trust=trust)
-        draw_networks({f"{search_name(folder)}, trial {number}": shown}, draw)
+        draw_network(f"{search_name(folder)}, trial {number}", shown, draw)
     content["steps"] = [{"step": step.step, "metrics": dict(step.metrics), "stop": step.stop} for step in trial.steps]
     return Outcome({"experiment": search_name(folder), **content})
 

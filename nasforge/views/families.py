@@ -1,23 +1,8 @@
-"""Families of layers and operations. A family has the same colour in every drawing."""
+"""Families of layers and operations. A family has the same colour in every drawing, see `svg.css`."""
 
 from __future__ import annotations
 
 import re
-
-COLOURS = {
-    "plain": "#9BD0F0",
-    "residual": "#8FD9BF",
-    "inverted": "#F5C77E",
-    "inception": "#E8B4CF",
-    "separable": "#F3EE9A",
-    "cell": "#C9B6EE",
-    "attention": "#F0A98A",
-    "pool": "#C9B79C",
-    "skip": "#D9DDE3",
-    "head": "#C4CCD8",
-    "other": "#DDDDDD",
-}
-"""Family -> colour, light enough for black text (after Okabe & Ito). `svg.css` has the same ones."""
 
 _WORDS = (
     ("none", r"^none$|^zero"),

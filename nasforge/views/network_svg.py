@@ -9,7 +9,6 @@ from math import pi, sin
 from typing import TYPE_CHECKING
 
 from nasforge.core.architecture import Value
-from nasforge.views.drawing import shown_parts
 from nasforge.views.families import family_of
 from nasforge.views.rounding import percent
 from nasforge.views.svg import cut, number_text
@@ -30,9 +29,13 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
     """One column a network: its params and FLOPs, then its parts from the image to the classes.
 
     A bar is as wide as the part's channels, and there is a gap where the image gets smaller. An arc marks a block whose
-    input is added to its output.
+    input is added to its output. What multiplies nothing and leaves the image's size alone (`identity`, activations) is
+    left out.
+
+    Args:
+        networks: title -> parts, see `parts_of`.
     """
-    drawn = {title: shown_parts(parts) for title, parts in networks.items()}
+    drawn = {title: _shown_parts(parts) for title, parts in networks.items()}
     widest = max((part.output[0] for parts in drawn.values() for part in parts), default=1)
     columns, depth, families = [], 0.0, dict[str, None]()
     for column, (title, parts) in enumerate(drawn.items()):
@@ -73,6 +76,16 @@ def network_svg(networks: Mapping[str, Sequence[Part]]) -> str:
         f'width="{width}">{"".join(columns)}</svg><ul class="legend families">{legend}</ul>'
         f"<figcaption>{_HOW_TO_READ}</figcaption></figure>"
     )
+
+
+def _shown_parts(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts that a drawing shows: those that compute, and those that change the image's size."""
+    shown: list[Part] = []
+    for part in parts:
+        resizes = len(part.output) == 3 and bool(shown) and shown[-1].output[1:] != part.output[1:]
+        if part.flops or resizes:
+            shown.append(part)
+    return shown
 
 
 def _fitting(letters: int, title: str, size: str, share: str) -> str:

@@ -18,6 +18,8 @@ PAGE_STYLE = Path(__file__).with_name("page.css")
 """The style sheet of all pages, next to that of the figures."""
 SCRIPT = Path(__file__).with_name("report.js")
 """Shows the trial behind a mark of a figure."""
+MARGIN = 8
+"""Pixels around the figure of a picture."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 """The page can reach nothing: a browser enforces it."""
 
@@ -47,7 +49,8 @@ def picture(figure: str) -> str:
     rest = style[2].partition("}\n}\n")[2]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Figure</title><style>{style[0]}{rest}'
-        f"body{{margin:8px;font:14px system-ui,sans-serif;background:#fff}}</style></head><body>{figure}</body></html>"
+        f"body{{margin:{MARGIN}px;font:14px system-ui,sans-serif;background:#fff}}</style></head>"
+        f"<body>{figure}</body></html>"
     )
 
 

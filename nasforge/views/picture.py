@@ -1,4 +1,4 @@
-"""Pages and Plotly's figures as files, and as PNGs taken by a headless Chromium."""
+"""Pages as files, and as PNGs taken by a headless Chromium."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from nasforge.core.errors import ExportError
 
@@ -17,30 +16,6 @@ _FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
     *("--force-device-scale-factor=2", "--virtual-time-budget=10000"),
 )
-
-
-def graph_objects() -> Any:
-    """Return the module `plotly.graph_objects`.
-
-    Raises:
-        ExportError: Plotly is not installed.
-    """
-    try:
-        import plotly.graph_objects as go
-    except ImportError:
-        raise ExportError("figures need Plotly: pip install 'nasforge[dashboard]'", kind="missing") from None
-    return go
-
-
-def draw(figure: Any, path: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
-    """Draw a Plotly figure as a PNG with twice as many pixels.
-
-    Raises:
-        ExportError: there is no Chromium, or it failed.
-    """
-    figure.update_layout(width=width, height=height)
-    plain = figure.to_html(full_html=False, include_plotlyjs=True, config={"displayModeBar": False})
-    draw_page(f'<!doctype html><meta charset="utf-8"><body style="margin:0">{plain}</body>', path, width, height)
 
 
 def draw_page(text: str, path: Path, width: int = WIDTH, height: int = HEIGHT) -> None:

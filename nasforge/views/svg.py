@@ -419,10 +419,9 @@ def standalone(figure: str) -> str:
     editor and in another page. It uses no variables of CSS, which few programs but browsers know.
     """
     start, end = figure.find("<svg "), figure.rfind("</svg>")
-    size = re.search(r'viewBox="0 0 (\d+) (\d+)"', figure)
-    if start < 0 or end < start or size is None:
+    width, height = size_of(figure)
+    if start < 0 or end < start or not width:
         return ""
-    width, height = int(size[1]), int(size[2])
     legend, depth = _legend_marks(re.findall(r'<li class="([^"]*)">(.*?)</li>', figure[end:]), width, height)
     opening, _, marks = figure[start + len("<svg ") : end].partition(">")
     kept = re.sub(r'(viewBox|width|height|role|preserveAspectRatio)="[^"]*" ?', "", opening).strip()
@@ -432,6 +431,12 @@ def standalone(figure: str) -> str:
         f'<style>{_literal_style()}</style><rect width="{width}" height="{depth}" fill="#ffffff"/>'
         f"{marks}{legend}</svg>\n"
     )
+
+
+def size_of(figure: str) -> tuple[int, int]:
+    """Return the width and the height of a figure's drawing in pixels; zeros where it has no drawing."""
+    size = re.search(r'viewBox="0 0 (\d+) (\d+)"', figure)
+    return (int(size[1]), int(size[2])) if size else (0, 0)
 
 
 def _legend_marks(items: Sequence[tuple[str, str]], width: int, top: int) -> tuple[str, int]:

@@ -34,6 +34,7 @@ from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.dashboards import launch, library
 from nasforge.dashboards.app import create_app
 from nasforge.experiment.journal import JOURNAL
+from nasforge.experiment.state import load_state
 from nasforge.views import texts
 from nasforge.views.svg import Axis, Bar, bars
 
@@ -242,15 +243,26 @@ def test_a_decision_without_any_drawing_is_one_sentence(tmp_path: Path) -> None:
     assert "No finished trial has" not in text and text.count('class="missing"') == 5, "three decisions, two figures"
 
 
-def test_a_figure_of_a_plug_in_is_linked_drawn_and_may_break(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_of_a_plug_in_is_linked_drawn_and_may_break(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nasforge import registry
 
-    monkeypatch.setitem(registry.BUILT_IN["figure"], "mine", "nasforge.views.figures:failures_figure")
-    monkeypatch.setitem(registry.BUILT_IN["figure"], "broken", "nasforge.views.figures:no_such_figure")
+    assert "More figures" not in page(client(made.parent), "/made/search")
+    document = (Path(__file__).parents[2] / "docs/howto/plugins.md").read_text()
+    (code,) = re.findall(r"```python\n(# my_figures\.py\n.*?)```", document, re.DOTALL)
+    (tmp_path / "my_figures.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_figures", raising=False)
+    monkeypatch.setitem(registry.BUILT_IN["figure"], "sizes", "my_figures:sizes")
+    monkeypatch.setitem(registry.BUILT_IN["figure"], "broken", "my_figures:no_such_figure")
     browser = client(made.parent)
-    assert 'href="/made/figures/mine"' in page(browser, "/made/search")
-    answer = browser.get("/made/figures/mine")
-    assert "diverged" in answer.text and "/-/static/plotly.min.js" in answer.text
+    text = page(browser, "/made/search")
+    assert "More figures" in text and 'href="/made/figures/sizes"' in text
+    answer = browser.get("/made/figures/sizes")
+    assert "histogram" in answer.text and "/-/static/plotly.min.js" in answer.text
+    sizes = [trial.metrics["cost/params"] for trial in load_state(made).finished()]
+    assert list(registry.get("figure", "sizes")(load_state(made)).data[0].x) == sizes and len(sizes) == 5
     assert answer.headers["content-security-policy"].startswith("sandbox")
     assert "cannot be drawn" in page(browser, "/made/figures/broken")
     assert "lotly" in page(browser, "/-/static/plotly.min.js") and browser.get("/made/figures/none").status_code == 404

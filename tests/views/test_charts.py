@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "mlflow"))
-from made_journal import SPACE, header, point, trial
+from made_journal import SPACE, header, point, trial, write
 
 from nasforge.core.events import Asked, Checked, Event, Interrupted, Reported, Started, Told
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.experiment.journal import Journal
-from nasforge.experiment.state import State, replay
+from nasforge.experiment.state import State, load_state, replay
 from nasforge.views import charts
 from nasforge.views.reader import Reader
 from nasforge.views.survival import survival_chart
@@ -41,6 +43,84 @@ def drawn(svg: str) -> set[int]:
 
 def ticks(svg: str) -> list[str]:
     return re.findall(r'class="tick[^>]*>([^<]+)<', svg)
+
+
+def named(svg: str) -> list[str]:
+    """Return the entries of the legend."""
+    return re.findall(r"<li class=[^>]*>([^<]*)<", svg)
+
+
+def numbers_of(svg: str, kind: str) -> set[int]:
+    """Return the trials whose points have this class."""
+    return {int(number) for number in re.findall(rf'href="#trial-(\d+)" class="{kind}"', svg)}
+
+
+def test_best_so_far_has_the_finished_trials_and_a_line_that_never_gets_worse(made: Path) -> None:
+    figure = charts.best_so_far_chart(load_state(made), link)
+    assert numbers_of(figure, "finished") == drawn(figure) == {0, 1, 2, 6, 7}
+    assert named(figure) == ["finished trial", "best so far"]
+    line = re.search(r'<path d="M[\d.]+ ([\d.]+)([^"]*)" class="line best"', figure)
+    assert line is not None
+    heights = [float(line[1]), *(float(y) for y in re.findall(r"V([\d.]+)", line[2]))]
+    assert len(heights) == 5 and heights == sorted(heights, reverse=True), "each of the five is better than the last"
+
+
+def test_the_front_is_told_from_the_other_trials(made: Path) -> None:
+    figure = charts.front_chart(load_state(made), link, "cost/flops", "val/accuracy")
+    assert numbers_of(figure, "best") == {6, 7} and numbers_of(figure, "finished") == {0, 1, 2}
+    assert {"Pareto front", charts.NOT_BEST} <= set(named(figure))
+    assert "10k" in ticks(figure) and "20k" in ticks(figure) and "30k" in ticks(figure), "a linear axis"
+
+
+def test_costs_over_a_wide_range_have_a_logarithmic_axis() -> None:
+    events = [header()]
+    for number, flops in enumerate((1e3, 1e4, 1e5)):
+        result = Result("finished", {"cost/flops": flops, "val/accuracy": 0.5}, (0.5, -flops), 1, Charge(1.0))
+        asked = [Asked(number, Measure(point(number))), Checked(number, {"cost/flops": flops}, "accepted")]
+        events += [*asked, Started(number, 1), Told(number, result)]
+    figure = charts.front_chart(replay(events), link, "cost/flops", "val/accuracy")
+    places = sorted({float(x) for x in re.findall(r'<circle cx="([\d.]+)"', figure)})
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)
+
+
+def test_learning_curves_name_the_best_trial_and_how_the_others_ended(made: Path) -> None:
+    figure = charts.curves_chart(load_state(made), link, "val/accuracy")
+    assert drawn(figure) == {0, 1, 2, 4, 6, 7}, "five finished and one pruned have reported"
+    assert set(named(figure)) == {"best: trial 7", "next 4 best", "pruned"}
+    assert '"axis middle">epoch<' in figure
+
+
+def test_learning_curves_of_cross_validation_run_over_folds(made: Path) -> None:
+    state = load_state(made)
+    state.ladder = tuple(replace(rung, unit="folds") for rung in state.ladder)
+    figure = charts.curves_chart(state, link, "val/accuracy")
+    assert '"axis middle">fold<' in figure and "over folds of" in figure and "epoch" not in figure
+
+
+def test_without_trials_the_figures_say_so(tmp_path: Path) -> None:
+    state = load_state(write(tmp_path / "made", [header()]))
+    for figure in (
+        charts.best_so_far_chart(state, link),
+        charts.front_chart(state, link, "cost/flops", "val/accuracy"),
+        charts.curves_chart(state, link, "val/accuracy"),
+    ):
+        assert figure.startswith('<p class="missing">No trial has ')
+
+
+def test_the_documents_code_writes_a_drawing(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Path(__file__).parents[2] / "docs/howto/dashboard.md"
+    (code,) = re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+    monkeypatch.chdir(made.parents[1])
+    exec(code.replace("NAME", "made"), {})
+    assert "Pareto front" in Path("front.svg").read_text()
+
+
+def test_figures_load_neither_plotly_nor_torch() -> None:
+    script = (
+        "import sys, nasforge.views.charts, nasforge.views.network_svg, nasforge.views.tables\n"
+        "print([m for m in ('plotly', 'fastapi', 'torch') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 
 @pytest.fixture

@@ -1,21 +1,28 @@
 """Networks part by part and drawn: shapes and costs against the built network, what is shown, files."""
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
 from expecting import raises
+from PIL import Image
 
 import nasforge
 from nasforge.cli import app as cli
+from nasforge.cli.describe import draw_network
 from nasforge.core.architecture import Architecture
-from nasforge.core.errors import BuildError
+from nasforge.core.errors import BuildError, ExportError
 from nasforge.experiment.state import load_state
 from nasforge.models.costs import count_flops, count_params
 from nasforge.models.network import build
 from nasforge.settings.space_file import load_space
-from nasforge.views.drawing import network_figure
+from nasforge.views import families
+from nasforge.views.network_svg import network_svg
+from nasforge.views.page import MARGIN
 from nasforge.views.parts import Part, parts_of
+from nasforge.views.svg import STYLE, size_of, standalone
 
 
 @pytest.mark.parametrize("name", ["blocks", "mobile", "nasbench201", "darts"])
@@ -47,22 +54,49 @@ PARTS = [
 ]
 
 
+def bars(drawing):
+    """Top, width and family of each bar, and the text on it."""
+    tops = r'<rect x="[\d.]+" y="([\d.]+)" width="([\d.]+)" height="21" rx="3" class="layer f-(\w+)">'
+    texts = re.findall(r'class="on">([^<]*)<', drawing)
+    return [(float(y), float(width), family) for y, width, family in re.findall(tops, drawing)], texts
+
+
 def test_the_drawing_shows_what_computes_and_what_resizes():
-    figure = network_figure({"one": PARTS, "two": [STEM]})
-    texts = [annotation.text for annotation in figure.layout.annotations]
-    assert texts[0] == "<b>one</b><br>160 params, 1,000 FLOPs" and texts[5] == "<b>two</b><br>100 params, 600 FLOPs"
-    assert [text.split("  ")[:2] for text in texts[1:5]] == [
-        ["conv norm 3×3", "16×8×8"], ["inverted 5×5", "8×8×8"], ["max pool2d", "8×4×4"], ["linear", "10"],
-    ]  # fmt: skip
-    assert ["60%" in texts[1], "30%" in texts[2], "0%" in texts[3], "10%" in texts[4]] == [True] * 4
-    rows = [bar.y[0] for bar in figure.data]
-    assert rows[1] - rows[0] == 1 < rows[2] - rows[1]  # a gap where the image gets smaller
-    assert figure.data[0].x[0] > figure.data[1].x[0] and figure.data[0].marker.color != figure.data[1].marker.color
+    drawing = network_svg({"one": PARTS, "two": [STEM]})
+    assert re.findall(r'class="name">(.*?)<', drawing) == ["one", "two"]
+    assert "160 parameters, 1k multiply-adds" in drawing and "100 parameters, 600 multiply-adds" in drawing
+    layers, texts = bars(drawing)
+    assert [text.split("  ") for text in texts] == [
+        ["conv norm 3×3", "16×8×8", "60%"],
+        ["inverted 5×5", "8×8×8", "30%"],
+        ["max pool2d", "8×4×4", "0%"],
+        ["linear", "10", "10%"],
+        ["conv norm 3×3", "16×8×8", "100%"],
+    ]
+    tops, widths, families = zip(*layers, strict=True)
+    assert tops[1] - tops[0] < tops[2] - tops[1], "a gap where the image gets smaller"
+    assert widths[0] == widths[4] > widths[1] == widths[2], "as wide as the channels"
+    assert families[0] == families[4] == "plain" != families[1] == "inverted"
 
 
 def test_a_network_without_parts_of_its_own_is_an_empty_column():
-    figure = network_figure({"whole": [], "one": PARTS})
-    assert figure.layout.annotations[0].text == "<b>whole</b><br>0 params, 0 FLOPs" and len(figure.data) == 4
+    drawing = network_svg({"whole": [], "one": PARTS})
+    assert "0 parameters, 0 multiply-adds" in drawing and len(bars(drawing)[0]) == 4
+
+
+def test_every_family_has_a_colour_in_the_style_sheet():
+    style = STYLE.read_text()
+    named = {name for name, _ in families._WORDS} - {"none"} | {"other"}
+    assert named == set(re.findall(r"\.f-(\w+) \{ --f: #[0-9a-f]{6}; \}", style))
+
+
+def test_a_drawing_has_the_size_that_it_says():
+    drawing = network_svg({"one": PARTS, "two": [STEM]})
+    width, height = size_of(drawing)
+    assert width == 660 and bars(drawing)[0][3][0] + 24 <= height
+    alone = standalone(drawing)
+    assert size_of(alone)[0] == width and size_of(alone)[1] > height, "with room for the legend"
+    assert f'width="{size_of(alone)[0]}" height="{size_of(alone)[1]}"' in alone and size_of("<p>none</p>") == (0, 0)
 
 
 def test_a_point_is_drawn_by_the_command(tmp_path, capfd):
@@ -70,13 +104,34 @@ def test_a_point_is_drawn_by_the_command(tmp_path, capfd):
     assert cli.main([*words, "--draw", str(tmp_path / "a.html"), "--json"]) == 0
     content = json.loads(capfd.readouterr().out)
     page = (tmp_path / "a.html").read_text()
-    assert all(f"{part['params']:,} params" in page for part in content["network"] if part["flops"])
+    assert all(f"{part['params']:,} parameters" in page for part in content["network"] if part["flops"])
+    assert "default-src 'none'" in page and len(page) < 100_000
     assert cli.main([*words, "--draw", str(tmp_path / "a.svg")]) == 2
     assert "must end with .html or .png" in capfd.readouterr().err
     assert cli.main(["describe", "tiny", "--draw", str(tmp_path / "b.html")]) == 2
     assert "Choose it with --point" in capfd.readouterr().err
     assert cli.main([*words, "--draw", str(tmp_path / "none" / "a.html")]) == 2
     assert "cannot be written" in capfd.readouterr().err
+
+
+def test_a_picture_needs_chromium_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with raises(ExportError, "missing", None, "a.png", "Chromium"):
+        draw_network("one", PARTS, tmp_path / "a.png")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Debian's chromium is not installed")
+def test_a_picture_is_as_large_as_the_network(tmp_path):
+    draw_network("one", PARTS, tmp_path / "a.png")
+    width, height = size_of(standalone(network_svg({"one": PARTS})))
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (2 * (width + 2 * MARGIN), 2 * (height + 2 * MARGIN)), "two pixels for each"
+        pixels = picture.convert("RGB")
+        edge = MARGIN - 2
+        outside = [pixels.getpixel((x, y)) for x in (edge, 2 * width) for y in (edge, picture.height - edge)]
+        assert set(outside) == {(255, 255, 255)}
+        assert len(pixels.getcolors(1 << 20)) > 4, "layers of three families"
 
 
 def test_a_trial_is_drawn_by_the_command(tmp_path, capfd, monkeypatch):
