@@ -15,6 +15,7 @@ from nasforge.core.errors import TrackingError
 from nasforge.core.uri import hide_secrets, sqlite_file, without_password
 
 __all__ = [
+    "NO_ENDPOINT",
     "POOL",
     "PREFIX",
     "SOURCE",
@@ -59,6 +60,9 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 SOURCE = {"mlflow.source.name": "nasforge", "mlflow.source.type": "LOCAL"}
 """Tags of every run of ours."""
 
+
+NO_ENDPOINT = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "FEATURE_DISABLED")
+"""Error codes of a server that lacks a part of MLflow, such as the model registry."""
 
 POOL, PREFIX = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_PREFIX"
 """Environment variables: one experiment for the runs of all searches; what every experiment's name begins with."""

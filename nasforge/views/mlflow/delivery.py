@@ -18,6 +18,7 @@ from nasforge.core.tracking_uri import VARIABLE, tracking_uri
 from nasforge.core.uri import sqlite_file, without_password, without_secrets
 from nasforge.experiment.journal import dumps
 from nasforge.views.mlflow.client import (
+    NO_ENDPOINT,
     POOL,
     SOURCE,
     MlflowClient,
@@ -530,6 +531,9 @@ class Delivery:
         try:
             self._client.log_inputs(run_id, datasets=[entities.DatasetInput(dataset, [context])])
         except MlflowException as error:
+            if error.error_code in NO_ENDPOINT:
+                self._note(f"MLflow at {self.shown} takes no data sets, so the runs of '{self.name}' name none")
+                return
             if error.error_code not in _REFUSED:
                 raise
             self._refuse(self.name, "data set", error)

@@ -12,12 +12,11 @@ from typing import Any
 
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.core.uri import without_password
-from nasforge.views.mlflow.client import MlflowClient, MlflowException, reason, save_pyfunc
+from nasforge.views.mlflow.client import NO_ENDPOINT, MlflowClient, MlflowException, reason, save_pyfunc
 from nasforge.views.mlflow.position import delivery_locked, ids_of, read_ids, write_ids
 
 ALIAS = "best"
 _CODE = Path(__file__).with_name("served.py")
-_NO_REGISTRY = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED", "FEATURE_DISABLED")
 _MOST_OF_A_NAME = 100
 _FORBIDDEN = str.maketrans({"/": "-", ":": "-"})
 
@@ -73,7 +72,7 @@ def register(folder: Path, uri: str | None, name: str, winner: Winner) -> str:
             write_ids(folder, ids)
         except MlflowException as error:
             shown = without_password(full)
-            if error.error_code in _NO_REGISTRY:
+            if error.error_code in NO_ENDPOINT:
                 return f"MLflow at {shown} has no model registry, so the network of '{name}' is not registered there"
             return f"MLflow at {shown} does not register the network of '{name}' ({reason(error, full)})"
     return f"MLflow has the network as version {version} of a model: models:/{model}@{ALIAS}"

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from expecting import raises
 from made_journal import header, mixed, point, trial, write
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from test_mlflow import Driver, client_of, runs_of
 from waiting import wait_until
 
@@ -27,7 +28,7 @@ from nasforge.api.search import tracking
 from nasforge.api.track import track_files
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import StopNow, TimeOver, TrackingError
-from nasforge.core.events import Asked, Event, Reported, Started, Told
+from nasforge.core.events import Asked, Event, Reported, Started, TestOpened, Told
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.experiment.state import load_state
@@ -173,6 +174,22 @@ def test_a_store_of_artifacts_that_takes_nothing_keeps_the_rest(
         track(folder)
     assert track(folder) == 0
     assert runs_of(runs_dir)[1]["1"].info.status == "FINISHED"
+
+
+def test_a_server_older_than_data_sets_gets_the_rest_and_one_note(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*args: Any, **options: Any) -> None:
+        raise MlflowException("no such endpoint", error_code=ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", missing)
+    events = [*mixed(2), *(TestOpened(f"trial-1-seed-{seed}", {"test/accuracy": 0.9}) for seed in (0, 1))]
+    notes: list[str] = []
+    assert track(write(runs_dir / "made", events), say=notes.append) == len(events)
+    (note,) = notes
+    assert "takes no data sets" in note and "'made'" in note
+    (parent,), children = runs_of(runs_dir)
+    assert {run.info.status for run in (parent, *children.values())} == {"FINISHED"} and len(children) == 4
 
 
 # --- the file with the ids --------------------------------------------------------------------------------------------
