@@ -143,6 +143,8 @@ class Delivery:
         if is_copy(self._folder, self._mine):
             self._mine.update(new_ids())
         self._mine.update(journal=journal, folder=str(self._folder.absolute()))
+        if self._mine["ended"] and not self._mine["ended_at"]:  # earlier versions kept no length with it
+            self._mine["ended_at"] = self._mine["delivered"]
 
     def total(self) -> int:
         """Events in the journal."""
@@ -204,15 +206,22 @@ class Delivery:
         state = self._runs.state
         if state is None:
             return
-        ended = self.end or self._mine["ended"]
-        status = ended or ("KILLED" if state.open_trials else "FINISHED")
+        self._record_end()
+        status = self._mine["ended"] or ("KILLED" if state.open_trials else "FINISHED")
         if self._mine["status"] == status:
             return
         for run_id, _ in self._open.values():
             self._client.set_terminated(run_id, "KILLED")
         self._client.set_terminated(self._parent[0], status)
-        self._mine.update(status=status, ended=ended)
+        self._mine["status"] = status
         self._save()
+
+    def _record_end(self) -> None:
+        """Keep how the search ended; forget an end after which the search was continued without tracking."""
+        if self.end:
+            self._mine.update(ended=self.end, ended_at=self._journal.total())
+        elif self._runs.searched > self._mine["ended_at"] > 0:
+            self._mine.update(ended="", ended_at=0)
 
     @property
     def makes_database(self) -> bool:
@@ -222,7 +231,7 @@ class Delivery:
     def remember_end(self) -> None:
         """Keep how the search ended for the delivery that reaches MLflow."""
         if self.end and self._ids and self._lock is not None:
-            self._mine["ended"] = self.end
+            self._record_end()
             self._save()
 
     def write_leaderboard(self, content: Mapping[str, Any]) -> None:
@@ -284,7 +293,9 @@ class Delivery:
         elif live:
             self._client.update_run(existing[0], status="RUNNING")
         if live:
-            self._mine.update(status="RUNNING", ended="" if self._of_search else self._mine["ended"])
+            self._mine["status"] = "RUNNING"
+            if self._of_search:
+                self._mine.update(ended="", ended_at=0)
         self._mine["parent_run_id"] = existing[0]
         self._mine["experiment_id"] = self._experiment
         self._open = {key: (run_id, start) for key, (run_id, start) in self._mine["open"].items()}

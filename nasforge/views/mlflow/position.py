@@ -130,17 +130,23 @@ def destination_of_comparison(folder: Path, uri: str | None = None) -> str | Non
     return chosen
 
 
+_LENGTHS = ("delivered", "ended_at")
+"""Keys of the ids that are lengths of the journal, in lines."""
+
 FLAT, NESTED = "flat", "nested"
 """Layouts of a search in MLflow: runs side by side in an experiment of their own; trials under the search's run."""
 
 
 def new_ids() -> dict[str, Any]:
-    """Return the ids of a store that nothing was delivered to; the key names the search's run before it exists."""
+    """Return the ids of a store that nothing was delivered to; the key names the search's run before it exists.
+
+    `ended` is how the search ended, and `ended_at` the length of its journal then; 0 where no end is recorded.
+    """
     texts = dict.fromkeys(
         ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model", "rows", "files"),
         "",
     )
-    return {"key": uuid.uuid4().hex, "layout": FLAT, **texts, "open": {}, "delivered": 0}
+    return {"key": uuid.uuid4().hex, "layout": FLAT, **texts, "open": {}, "delivered": 0, "ended_at": 0}
 
 
 def read_ids(folder: Path) -> dict[str, Any]:
@@ -175,13 +181,13 @@ def read_ids(folder: Path) -> dict[str, Any]:
 
 def _is_whole(store: dict[str, Any]) -> bool:
     """Return whether the ids of one store have the types that `write_ids` gave them."""
-    delivered = store["delivered"]
-    texts = all(isinstance(value, str) for key, value in store.items() if key not in ("delivered", "open"))
+    lengths = all(store[key] in Range(whole=True, least=0) for key in _LENGTHS)
+    texts = all(isinstance(value, str) for key, value in store.items() if key not in (*_LENGTHS, "open"))
     runs = all(
         isinstance(run, list) and len(run) == 2 and isinstance(run[0], str) and isinstance(run[1], int)
         for run in store["open"].values()
     )
-    return delivered in Range(whole=True, least=0) and texts and runs
+    return lengths and texts and runs
 
 
 def ids_of(content: dict[str, Any], uri: str, runs_dir: Path) -> dict[str, Any]:

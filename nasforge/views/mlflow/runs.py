@@ -16,6 +16,7 @@ from nasforge.core.architecture import Architecture, digest
 from nasforge.core.events import (
     Asked,
     Checked,
+    Ended,
     Event,
     Extended,
     Header,
@@ -50,6 +51,8 @@ TAG_LENGTH = 5000
 _KEY_LENGTH = 250
 _LARGEST_STEP = 2**62
 _LONGEST_S = 1e9
+_SEARCHING = (Asked, Started, Told, Extended, Ended)
+"""Events that only a running search writes; work on its finalists writes others."""
 
 
 @dataclass
@@ -130,6 +133,8 @@ class Runs:
         """
         self.state: State | None = None
         self.position = 0
+        self.searched = 0
+        """Length of the journal up to the last event of a running search."""
         self.name = ""
         """What the names of runs begin with; empty: a trial's is `trial 37`, in the layout of earlier versions."""
         self._folder = folder
@@ -146,6 +151,8 @@ class Runs:
             sink = writes if self.position >= skip else {}
             self._apply(event, sink)
             self.position += 1
+            if isinstance(event, _SEARCHING):
+                self.searched = self.position
         return writes
 
     def _apply(self, event: Event, writes: dict[str, Writes]) -> None:

@@ -28,7 +28,7 @@ from nasforge.api.search import tracking
 from nasforge.api.track import track_files
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import StopNow, TimeOver, TrackingError
-from nasforge.core.events import Asked, Event, Reported, Started, TestOpened, Told
+from nasforge.core.events import Asked, Event, Interrupted, Reported, Started, TestOpened, Told
 from nasforge.core.tracking_uri import VARIABLE
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.experiment.state import load_state
@@ -205,6 +205,7 @@ DAMAGED = [
     '{"schema": 1, "stores": {"default": 3}}',
     '{"schema": 1, "stores": {"default": {"delivered": "many"}}}',
     '{"schema": 1, "stores": {"default": {"delivered": -99921}}}',
+    '{"schema": 1, "stores": {"default": {"ended_at": "late"}}}',
     '{"schema": 1, "stores": {"default": {"open": {"trial/0": 7}}}}',
     '{"schema": 1, "stores": {"default": {"key": null}}}',
     "[" * 100_000,
@@ -271,7 +272,7 @@ def test_ids_written_by_an_earlier_version_are_taken(runs_dir: Path) -> None:
     folder = write(runs_dir / "made", mixed(2))
     track(folder)
     ids = json.loads((folder / "tracking.json").read_text())
-    for key in ("ended", "journal"):
+    for key in ("ended", "ended_at", "journal"):
         del ids["stores"]["default"][key]
     (folder / "tracking.json").write_text(json.dumps(ids))
     assert track(folder) == 0
@@ -415,7 +416,7 @@ def test_a_search_that_breaks_does_not_look_finished(error: BaseException, statu
     assert runs_of(runs_dir)[0][0].info.status == status
 
     finalists = Driver(runs_dir / "made", of_search=False)
-    finalists.write(trial(2))
+    finalists.write([TestOpened("one", {"test/accuracy": 0.9})])
     finalists.close()
     assert runs_of(runs_dir)[0][0].info.status == status
 
@@ -423,6 +424,26 @@ def test_a_search_that_breaks_does_not_look_finished(error: BaseException, statu
     again.write(trial(3))
     again.close()
     assert runs_of(runs_dir)[0][0].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("is_earlier_version", [False, True])
+def test_a_search_that_was_continued_without_tracking_is_no_longer_killed(
+    is_earlier_version: bool, runs_dir: Path
+) -> None:
+    folder, events = runs_dir / "made", trial(1)
+    driver = Driver(folder)
+    driver.write([header(), *trial(0), *events[:4], Interrupted(1, 1)])
+    driver.tracker.ended_by(KeyboardInterrupt())
+    driver.close()
+    assert runs_of(runs_dir)[0][0].info.status == "KILLED"
+    if is_earlier_version:
+        ids = json.loads((folder / "tracking.json").read_text())
+        del ids["stores"]["default"]["ended_at"]
+        (folder / "tracking.json").write_text(json.dumps(ids))
+    write(folder, [Started(1, 2), *events[4:]])
+    track(folder)
+    (parent,), children = runs_of(runs_dir)
+    assert [run.info.status for run in (parent, children["0"], children["1"])] == ["FINISHED"] * 3
 
 
 def test_how_a_search_broke_is_delivered_later(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
