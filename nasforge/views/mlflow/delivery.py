@@ -211,7 +211,11 @@ class Delivery:
         if self._mine["status"] == status:
             return
         for run_id, _ in self._open.values():
-            self._client.set_terminated(run_id, "KILLED")
+            try:
+                self._client.set_terminated(run_id, "KILLED")
+            except MlflowException as error:
+                if error.error_code not in _REFUSED:  # refused: the user has deleted the run
+                    raise
         self._client.set_terminated(self._parent[0], status)
         self._mine["status"] = status
         self._save()
@@ -277,6 +281,7 @@ class Delivery:
 
     def _attach(self, live: bool) -> None:
         """Find or make the experiment and the search's run."""
+        self._open = {key: (run_id, start) for key, (run_id, start) in self._mine["open"].items()}
         with one_creator(sqlite_file(self.uri)):
             self._client = MlflowClient(tracking_uri=self.uri)
             self._save()  # the key must be known before the experiment exists
@@ -298,7 +303,6 @@ class Delivery:
                 self._mine.update(ended="", ended_at=0)
         self._mine["parent_run_id"] = existing[0]
         self._mine["experiment_id"] = self._experiment
-        self._open = {key: (run_id, start) for key, (run_id, start) in self._mine["open"].items()}
         self._save()
         self._parent = existing
 
@@ -336,6 +340,7 @@ class Delivery:
     def _begin_again(self) -> None:
         """Forget runs that were deleted."""
         self._mine.update({**new_ids(), "journal": self._mine["journal"], "folder": self._mine["folder"]})
+        self._open.clear()
         self._save()
 
     def _note(self, text: str) -> None:
@@ -403,6 +408,8 @@ class Delivery:
             raise
         if writes.done:
             self._open.pop(key, None)
+        elif key in self._open:
+            self._mine["status"] = ""  # so that `finish` closes this run
         self._close(key, writes)
 
     def _insert(self) -> None:

@@ -446,6 +446,39 @@ def test_a_search_that_was_continued_without_tracking_is_no_longer_killed(
     assert [run.info.status for run in (parent, children["0"], children["1"])] == ["FINISHED"] * 3
 
 
+def test_runs_that_opened_since_the_last_stop_are_closed_too(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", [header(), *trial(0), *trial(1, "running")])
+    track(folder)
+    assert runs_of(runs_dir)[0][0].info.status == "KILLED"
+    write(folder, trial(2, "running"))
+    track(folder)
+    (parent,), children = runs_of(runs_dir)
+    assert [run.info.status for run in (parent, children["1"], children["2"])] == ["KILLED"] * 3
+
+
+def test_runs_that_a_killed_process_left_open_are_closed(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", [header(), *trial(0), *trial(1, "running")])
+    delivery = Delivery(folder, f"sqlite:///{runs_dir}/mlflow.db")
+    delivery.deliver(live=True)
+    delivery.release()
+    assert runs_of(runs_dir)[1]["1"].info.status == "RUNNING"
+    assert track(folder) == 0
+    (parent,), children = runs_of(runs_dir)
+    assert (parent.info.status, children["1"].info.status) == ("KILLED", "KILLED")
+
+
+def test_an_open_run_that_the_user_deletes_does_not_stop_the_delivery(runs_dir: Path) -> None:
+    folder = write(runs_dir / "made", [header(), *trial(0), *trial(1, "running")])
+    delivery = Delivery(folder, f"sqlite:///{runs_dir}/mlflow.db")
+    delivery.deliver(live=True)
+    client_of(f"sqlite:///{runs_dir}/mlflow.db").delete_run(runs_of(runs_dir)[1]["1"].info.run_id)
+    delivery.finish()
+    delivery.release()
+    assert track(folder) == 0
+    (parent,), children = runs_of(runs_dir)
+    assert parent.info.status == "KILLED" and sorted(children) == ["0"]
+
+
 def test_how_a_search_broke_is_delivered_later(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(self: Any, *args: Any, **kwargs: Any) -> None:
         raise ConnectionError("Connection refused")
