@@ -62,7 +62,10 @@ _CHUNK = 500
 _SERVER_THREADS = 4
 """Trials that are sent to a server at a time. Each of its requests waits for the network and for a commit."""
 _BAD_CONTENT = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
-_REFUSED = (*_BAD_CONTENT, "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+_GONE = "RESOURCE_DOES_NOT_EXIST"
+_REFUSED = (*_BAD_CONTENT, _GONE, "INVALID_STATE")
+_OF_JOURNAL = ("journal", "folder", "ended", "ended_at")
+"""Keys of the ids that are true of the journal, whatever the store has."""
 _NAMES_SHOWN = 3
 _CONTEXTS = {PARENT: "search", "finalist": "retraining", "row": "fit"}
 """Kinds of runs whose data set is logged, and what MLflow calls its use."""
@@ -286,11 +289,12 @@ class Delivery:
             self._client = MlflowClient(tracking_uri=self.uri)
             self._save()  # the key must be known before the experiment exists
             self._settle()
-        existing = self._find(self._identity) if self._mine["delivered"] else None
-        if self._mine["delivered"] and existing is None:  # the runs were deleted: begin again
+        existing = self._find(self._identity)
+        if existing is None and self._mine["parent_run_id"]:
             self._begin_again()
             self._settle()
-        existing = existing or self._find(self._identity)
+        elif existing is not None and self._has_lost_runs():
+            self._send_again()
         if existing is None:
             existing = self._create(self._runs.name or self.name, self._identity | SOURCE)
             self._log_data(existing[0], PARENT)
@@ -312,8 +316,8 @@ class Delivery:
             self._experiment = experiment_id(self._client, self.uri)
             return
         if self._mine["experiment_id"]:
-            experiment = self._client.get_experiment(self._mine["experiment_id"])
-            if experiment.lifecycle_stage == "active":
+            experiment = self._stored(self._client.get_experiment, self._mine["experiment_id"])
+            if experiment is not None and experiment.lifecycle_stage == "active":
                 self._experiment, self._runs.name = self._mine["experiment_id"], self._mine["name"]
                 return
             self._begin_again()
@@ -337,10 +341,41 @@ class Delivery:
             with suppress(MlflowException):  # a view of the page is worth no trouble
                 self._client.set_experiment_tag(self._experiment, *tag)
 
+    def _stored(self, get: Callable[[str], Any], id_: str) -> Any:
+        """Return what `get` finds under an id of an earlier delivery; None if the store has lost it."""
+        try:
+            return get(id_)
+        except MlflowException as error:
+            if error.error_code != _GONE:
+                raise
+            return None
+
     def _begin_again(self) -> None:
-        """Forget runs that were deleted."""
-        self._mine.update({**new_ids(), "journal": self._mine["journal"], "folder": self._mine["folder"]})
+        """Forget runs that were deleted, or that the store has lost."""
+        self._note(f"MLflow at {self.shown} no longer has the runs of '{self.name}'. All of its events are sent again")
+        self._mine.update({**new_ids(), **{key: self._mine[key] for key in _OF_JOURNAL}})
         self._open.clear()
+        self._save()
+
+    def _has_lost_runs(self) -> bool:
+        """Return whether the store lacks runs that it had, as one that was restored from an older copy."""
+        keys = {run_id: key for key, (run_id, _) in self._open.items()}
+        if self._mine["latest_run_id"]:
+            keys.setdefault(self._mine["latest_run_id"], "")
+        for run_id, key in keys.items():
+            run = self._stored(self._client.get_run, run_id)
+            if run is None:
+                return True
+            if run.info.lifecycle_stage == "deleted":
+                self._open.pop(key, None)  # by the user; later events go to a new run
+        return False
+
+    def _send_again(self) -> None:
+        """Forget which events were delivered. The runs that are still there get the same content once more."""
+        kept = ("key", "layout", "name", "experiment_id", "parent_run_id", *_OF_JOURNAL)
+        self._mine.update({**new_ids(), **{key: self._mine[key] for key in kept}})
+        self._open.clear()
+        self._note(f"MLflow at {self.shown} has lost runs of '{self.name}'. All of its events are sent again")
         self._save()
 
     def _note(self, text: str) -> None:
@@ -447,6 +482,8 @@ class Delivery:
         for (key, writes), run_id in zip(whole.items(), ids or (), strict=False):
             self._known[key] = (run_id, self._starts[key])
             self._close(key, writes)
+        if ids:
+            self._mine["latest_run_id"] = ids[-1]
 
     def _close(self, key: str, writes: Writes) -> None:
         """Take note of writes that are done."""
@@ -485,6 +522,8 @@ class Delivery:
                 writes.architecture = ""
             self._log_data(existing[0], key)
         self._known[key] = existing
+        if not writes.exists:
+            self._mine["latest_run_id"] = existing[0]
         if not writes.exists or writes.status:  # else it may have ended, and only its flags change
             self._open[key] = existing
         return existing

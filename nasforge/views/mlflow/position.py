@@ -141,12 +141,12 @@ def new_ids() -> dict[str, Any]:
     """Return the ids of a store that nothing was delivered to; the key names the search's run before it exists.
 
     `ended` is how the search ended, and `ended_at` the length of its journal then; 0 where no end is recorded.
+    `latest_run_id` is the run that was made last.
     """
-    texts = dict.fromkeys(
-        ("experiment_id", "parent_run_id", "status", "ended", "journal", "folder", "name", "model", "rows", "files"),
-        "",
-    )
-    return {"key": uuid.uuid4().hex, "layout": FLAT, **texts, "open": {}, "delivered": 0, "ended_at": 0}
+    runs = ("experiment_id", "parent_run_id", "latest_run_id")
+    texts = ("status", "ended", "journal", "folder", "name", "model", "rows", "files")
+    lengths = dict.fromkeys(_LENGTHS, 0)
+    return {"key": uuid.uuid4().hex, "layout": FLAT, **dict.fromkeys((*runs, *texts), ""), "open": {}, **lengths}
 
 
 def read_ids(folder: Path) -> dict[str, Any]:

@@ -240,7 +240,6 @@ def track(
 
     place = tracking_uri(destination(folder, uri), folder.parent)
     delivery = Delivery(folder, place, name=name, on_answer=show_progress)
-    before = delivery.left()
     try:
         delivery.deliver(live=False)
         delivery.finish()
@@ -252,10 +251,10 @@ def track(
     except NasforgeError:
         raise
     except Exception as error:  # whatever a server, a database driver or the network throws
+        count = f"{delivery.events} of {delivery.events + delivery.left()}"
         raise TrackingError(
-            f"MLflow at {delivery.shown} takes nothing ({reason(error, delivery.uri)}). {delivery.events} of {before} "
-            f"events were delivered. {advice(error) or 'Make sure that the server runs'}, then run the same command to "
-            "continue",
+            f"MLflow at {delivery.shown} takes nothing ({reason(error, delivery.uri)}). {count} events were delivered. "
+            f"{advice(error) or 'Make sure that the server runs'}, then run the same command to continue",
             kind="failed",
         ) from None  # the cause may hold the password
     finally:

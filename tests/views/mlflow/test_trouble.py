@@ -35,6 +35,7 @@ from nasforge.experiment.state import load_state
 from nasforge.views.mlflow import progress, tracker
 from nasforge.views.mlflow.client import MlflowClient, MlflowException
 from nasforge.views.mlflow.delivery import Delivery
+from nasforge.views.mlflow.files import log_files
 from nasforge.views.mlflow.position import read_ids
 from nasforge.views.mlflow.runs import Runs, Writes, allowed_key, allowed_keys
 from nasforge.views.mlflow.tracker import MlflowTracker, destination, track
@@ -272,11 +273,69 @@ def test_ids_written_by_an_earlier_version_are_taken(runs_dir: Path) -> None:
     folder = write(runs_dir / "made", mixed(2))
     track(folder)
     ids = json.loads((folder / "tracking.json").read_text())
-    for key in ("ended", "ended_at", "journal"):
+    for key in ("ended", "ended_at", "journal", "latest_run_id"):
         del ids["stores"]["default"][key]
     (folder / "tracking.json").write_text(json.dumps(ids))
     assert track(folder) == 0
     assert len(runs_of(runs_dir)[0]) == 1
+
+
+# --- stores that have lost runs ---------------------------------------------------------------------------------------
+
+
+def with_store(runs_dir: Path, database: Path) -> Path:
+    """Give a runs folder this database; it moves, since MLflow keeps connections to the one that it had."""
+    moved = runs_dir.rename(runs_dir.with_name("later"))
+    shutil.copy(database, moved / "mlflow.db")
+    return moved
+
+
+@pytest.mark.parametrize("is_id_taken", [False, True])
+def test_a_store_that_is_lost_gets_everything_again(
+    is_id_taken: bool, runs_dir: Path, migrated: Path, tmp_path: Path
+) -> None:
+    driver = Driver(runs_dir / "made")
+    driver.write(mixed(2))
+    driver.tracker.ended_by(RuntimeError("broken"))
+    driver.close()
+    page = tmp_path / "report.html"
+    page.write_text("a page")
+    assert log_files(runs_dir / "made", None, {page.name: page}) == 1
+    later = with_store(runs_dir, migrated)
+    if is_id_taken:
+        track(write(later / "other", [header("other")]))
+    notes: list[str] = []
+    assert track(later / "made", say=notes.append) == len(mixed(2))
+    assert track(later / "made", say=notes.append) == 0
+    (note,) = notes
+    assert "no longer has the runs of 'made'" in note
+    parents, children = runs_of(later)
+    assert {run.info.run_name: run.info.status for run in parents}["made"] == "FAILED"
+    assert sorted(children) == ["0", "1"]
+    assert log_files(later / "made", None, {page.name: page}) == 1
+
+
+def test_a_store_of_an_older_copy_gets_what_it_lacks(runs_dir: Path, tmp_path: Path) -> None:
+    folder = write(runs_dir / "made", mixed(2))
+    track(folder)
+    older = tmp_path / "older.db"
+    shutil.copy(runs_dir / "mlflow.db", older)
+    write(folder, [*trial(2), *trial(3, "running")])
+    track(folder)
+    later = with_store(runs_dir, older)
+    notes: list[str] = []
+    assert track(later / "made", say=notes.append) == len([*mixed(2), *trial(2), *trial(3, "running")])
+    (note,) = notes
+    assert "has lost runs of 'made'" in note
+    assert track(later / "made") == 0
+    (parent,), children = runs_of(later)
+    assert {key: run.info.status for key, run in children.items()} == {
+        **dict.fromkeys("012", "FINISHED"),
+        "3": "KILLED",
+    }
+    assert parent.info.status == "KILLED"
+    client = client_of(f"sqlite:///{later}/mlflow.db")
+    assert [len(client.get_metric_history(children[key].info.run_id, "val/accuracy")) for key in "012"] == [3, 3, 3]
 
 
 # --- stores that take nothing -----------------------------------------------------------------------------------------
