@@ -344,11 +344,13 @@ class Delivery:
     def _stored(self, get: Callable[[str], Any], id_: str) -> Any:
         """Return what `get` finds under an id of an earlier delivery; None if the store has lost it."""
         try:
-            return get(id_)
+            content = get(id_)
         except MlflowException as error:
             if error.error_code != _GONE:
                 raise
-            return None
+            content = None
+        self._count_answer()
+        return content
 
     def _begin_again(self) -> None:
         """Forget runs that were deleted, or that the store has lost."""
