@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from nasforge.core.errors import SearchError
+from nasforge.core.say import Say, to_stderr
 from nasforge.core.trial import Result
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.job import Job
@@ -23,7 +25,7 @@ _STOP: str = TrialScheduler.STOP
 WARM_UP_S = 60.0
 """Seconds that started workers wait for the others before the search begins without them."""
 _DEAD_STARTS = 5
-"""Number of workers dying in a row while they start that ends the search."""
+"""Number of workers dying in a row while they start after which no more are started."""
 
 
 class ClusterLost(BaseException):
@@ -36,12 +38,14 @@ class Bridge:
     Tune swallows what a callback raises and runs the trial again, so nothing may leave here as an exception.
     """
 
-    def __init__(self, experiment: Experiment, workers: int, cluster: Cluster) -> None:
+    def __init__(self, experiment: Experiment, workers: int, cluster: Cluster, say: Say = to_stderr) -> None:
         self.experiment = experiment
         self._cluster = cluster
+        self._say = say
         self.error: BaseException | None = None
         self.jobs: dict[str, Job] = {}
         self._workers = workers
+        self._most_jobs = math.inf
         self._called: set[str] = set()
         self._starts = 0
         self._dead_starts = 0
@@ -60,6 +64,8 @@ class Bridge:
                 self._called.add(trial_id)
                 self._starts += 1
                 return {"number": -self._starts, "kind": "measure", "job": ""}
+            if len(self.jobs) >= self._most_jobs:
+                return None
             job = self.experiment.next()
             if job is None:
                 self._over = not self.experiment.running
@@ -81,8 +87,10 @@ class Bridge:
         if content["problem"]:
             self.error = self.error or SearchError(content["problem"], kind="failed")
             return _STOP
-        self._warm.add(trial_id)
-        self._dead_starts = 0
+        if trial_id not in self._warm:
+            self._warm.add(trial_id)
+            self._dead_starts = 0
+            self._most_jobs = max(self._most_jobs, len(self._warm))
         self._warm_since = self._warm_since or time.monotonic()
         late = time.monotonic() - self._warm_since > WARM_UP_S
         all_here_and_last_at_work = len(self._warm) >= self._workers and self._begun >= self._dismissed
@@ -129,15 +137,30 @@ class Bridge:
             self.error = self.error or error
 
     def _start_another(self, trial_id: str) -> None:
-        """Let `suggest` start a worker in place of one that died while it started."""
+        """Let `suggest` start a worker in place of one that died while it started.
+
+        After several such deaths in a row the search continues with the workers that have started.
+
+        Raises:
+            SearchError: none has started.
+        """
         self._called.discard(trial_id)
         self._dead_starts += 1
-        if self._dead_starts >= _DEAD_STARTS:
+        if self._dead_starts < _DEAD_STARTS:
+            return
+        if not self._warm:
             raise SearchError(
                 f"{self._dead_starts} worker processes in a row died while they started. Read Ray's logs in "
                 f"{self._cluster.keep_logs()}; if memory is short, set fewer workers with --max-concurrent",
                 kind="failed",
             )
+        if len(self._warm) < self._workers:
+            self._say(
+                f"Note: {self._dead_starts} worker processes in a row died while they started, so the search continues "
+                f"with {len(self._warm)} of {self._workers} workers. Ray's logs are in {self._cluster.keep_logs()}."
+            )
+            self._workers = self._most_jobs = len(self._warm)
+        self._dead_starts = 0
 
     def check(self) -> bool:
         """Tell Tune to stop because of an error.
