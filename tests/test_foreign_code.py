@@ -181,7 +181,7 @@ def test_every_part_of_a_configuration_needs_consent(received, part, capsys):
 
 def test_a_cluster_that_a_journal_names_needs_consent(received, capsys):
     def change(config):
-        config["runner"] = {"name": "ray_tune", "options": {"address": "ray://192.0.2.1:10001"}}
+        config["runner"] = {"name": "ray_tune", "options": {"address": "192.0.2.1:6379"}}
         config["space"] |= {"builder": "staged", "arguments": {"strides": [1], "layers": 1}}
 
     with_header(received, change)

@@ -62,8 +62,7 @@ def run(
     Args:
         experiment: open.
         evaluator: is pickled to every worker process once and kept there from trial to trial.
-        address: address of a running cluster (`auto`, `ray://host:10001`, `host:6379`); None: start Ray on this
-            machine.
+        address: address of a running cluster (`auto`, `host:6379`); None: start Ray on this machine.
         max_concurrent_trials: trials at the same time; None: as many as the cluster's resources hold.
         resources: resources of a worker per kind of job (`measure`, `train_shared`): `{cpu: 1, gpu: 0.25}`; those of
             one kind are those of the other too, unless it has its own. By default one CPU, and one GPU on a cluster
@@ -72,7 +71,8 @@ def run(
         logical_gpus: logical GPUs of a Ray started here; None: those that are there.
 
     Raises:
-        ConfigError: unknown kind or resource, more than any node has, or a device with a number.
+        ConfigError: unknown kind or resource, more than any node has, a device with a number, or an address of Ray
+            Client.
         SearchError: the cluster cannot be reached, is lost, or its workers cannot import what they need.
     """
     if max_concurrent_trials is not None:

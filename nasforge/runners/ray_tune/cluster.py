@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.client_mode_hook import client_mode_should_convert
 from ray._private.services import get_ray_address_from_environment
 
 from nasforge.core.architecture import Architecture
@@ -26,6 +27,8 @@ from nasforge.runners.resources import KINDS, Resources, asked_for
 
 _ANSWER_S = 10.0
 """Seconds in which a cluster must accept a connection."""
+_CLIENT = "ray://"
+"""Beginning of the addresses of Ray Client."""
 
 
 class Cluster:
@@ -61,10 +64,13 @@ def cluster(address: str | None, cpus: int | None = None, logical_gpus: int | No
         logical_gpus: of a Ray started here.
 
     Raises:
+        ConfigError: it is to be reached through Ray Client.
         SearchError: the cluster cannot be reached.
     """
     with private_folder() as folder:
         if ray.is_initialized():
+            if client_mode_should_convert():
+                raise _no_client("this program has joined its cluster through")
             yield Cluster(folder, started=False)
             return
         started = _joined(address) if address else _started_here(folder.path, cpus, logical_gpus)
@@ -83,14 +89,27 @@ def _joined(address: str) -> Iterator[None]:
         shutdown()
 
 
+def _no_client(what: str) -> ConfigError:
+    """Make the error for Ray Client, with which Tune would run elsewhere, with empty copies of our searcher."""
+    return ConfigError(
+        f"runner: {what} Ray Client, through which NASForge cannot work; run the command on a node of the cluster with "
+        "--address auto, or submit it with ray job submit",
+        kind="unsupported",
+        key="runner.address",
+    )
+
+
 def _check_answers(address: str) -> None:
     """Connect to the address for a moment: where nobody answers, Ray waits for more than a minute.
 
     Raises:
+        ConfigError: the address is one of Ray Client.
         ConnectionError: nobody accepts a connection at this host and port, or there is no such host.
     """
     place = get_ray_address_from_environment(address, None) if address == "auto" else address
-    host, _, port = place.removeprefix("ray://").rpartition(":")
+    if place.startswith(_CLIENT):
+        raise _no_client(f"the address '{place}' leads to")
+    host, _, port = place.rpartition(":")
     if not host or not port.isdecimal():
         return  # Ray says what is wrong with it
     try:
@@ -114,6 +133,8 @@ def _started_here(folder: Path, cpus: int | None, logical_gpus: int | None) -> I
 def _explained(what: str, advice: str) -> Iterator[None]:
     try:
         yield
+    except NasforgeError:
+        raise
     except Exception as error:  # Ray has no class of its own for what goes wrong while it starts
         cause = str(error).strip().rstrip(".") or type(error).__name__
         raise SearchError(f"{what}: {cause}. {advice}, or use --runner local", kind="failed") from None
