@@ -34,6 +34,7 @@ from nasforge.core.space import LISTED
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.experiment.job import Job, trial_seed
 from nasforge.experiment.verdicts import Check
+from nasforge.runners.resources import workers_on
 from nasforge.runners.work import perform
 from nasforge.settings.experiment import ExperimentConfig
 from nasforge.strategies.pieces import mean_piece
@@ -202,8 +203,8 @@ def count_workers(config: ExperimentConfig) -> int:
     available = {"cpu": float(options.get("cpus") or os.cpu_count() or 1), "gpu": float(gpus)}
     usual = {"cpu": 1.0, **({"gpu": 1.0} if gpus else {})}
     needed = resources.get("measure") or resources.get("train_shared") or usual
-    slots = [available[name] / amount for name, amount in needed.items() if name in available and amount > 0]
-    return min(most, max(1, int(min(slots, default=1) + 1e-9)))
+    counted = {name: amount for name, amount in needed.items() if name in available and amount > 0}
+    return min(most, max(1, workers_on(available, counted, ("gpu",)))) if counted else 1
 
 
 def _gpus() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.accelerators import get_accelerator_manager_for_resource, get_all_accelerator_resource_names
 from ray._private.client_mode_hook import client_mode_should_convert
 from ray._private.services import get_ray_address_from_environment
 
@@ -23,12 +24,13 @@ from nasforge.core.importing import Places, adopt, places, python_path
 from nasforge.core.ranges import check_number
 from nasforge.runners.ray_tune.local_cluster import job_config, local_cluster, shutdown, sigterm_is_ours, why_lost
 from nasforge.runners.ray_tune.private_folder import PrivateFolder, private_folder
-from nasforge.runners.resources import KINDS, Resources, asked_for
+from nasforge.runners.resources import KINDS, UNITS, Resources, asked_for, workers_on
 
 _ANSWER_S = 10.0
 """Seconds in which a cluster must accept a connection."""
 _CLIENT = "ray://"
 """Beginning of the addresses of Ray Client."""
+_RAYS_NAMES = {"cpu": "CPU", "gpu": "GPU"}
 
 
 class Cluster:
@@ -168,7 +170,7 @@ def resources_of(overrides: Resources | None, device: str = "auto") -> dict[str,
         device: what the jobs compute on; on `cpu` they get no GPU by default.
 
     Raises:
-        ConfigError: unknown kind, not a number, or more than any node has.
+        ConfigError: unknown kind, not a number, an amount that Ray never places, or more than any node has.
     """
     cluster = ray.cluster_resources()
     on_gpu = cluster.get("GPU", 0) >= 1 and device != "cpu"
@@ -188,6 +190,7 @@ def resources_of(overrides: Resources | None, device: str = "auto") -> dict[str,
             )
         for name, amount in amounts.items():
             check_number(amount, f"runner: resources of '{kind}': {name}", least=0)
+            _check_amount(kind, name, amount)
         by_kind[kind] = dict(amounts)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for kind, amounts in by_kind.items():
@@ -202,10 +205,34 @@ def resources_of(overrides: Resources | None, device: str = "auto") -> dict[str,
     return by_kind
 
 
+def _check_amount(kind: str, name: str, amount: float) -> None:
+    """Refuse an amount with which Ray starts no worker: Tune would end with a traceback, or wait.
+
+    Raises:
+        ConfigError: too small, neither whole devices nor a share of one, or `object_store_memory`.
+    """
+    where, resource = f"runner: resources of '{kind}': {name}", _RAYS_NAMES.get(name, name)
+    if resource == "object_store_memory":
+        raise ConfigError(
+            f"{where} cannot be reserved for a worker; remove it, or set memory (bytes) instead",
+            kind="unsupported",
+            key="runner.resources",
+        )
+    problem, device = "", resource in get_all_accelerator_resource_names()
+    if 0 < amount * UNITS < 1:
+        problem = f"must be 0 or at least {1 / UNITS:g}, the smallest amount that Ray counts, got {amount}"
+    elif device and amount > 1 and amount % 1:
+        problem = f"must be a whole number or a share of one device below 1, got {amount}"
+    elif device and amount and resource != "GPU":
+        valid, reason = get_accelerator_manager_for_resource(resource).validate_resource_request_quantity(amount)
+        problem = "" if valid else f"must be an amount that Ray allows, got {amount}: {reason}"
+    if problem:
+        raise ConfigError(f"{where} {problem}", kind="range", key="runner.resources")
+
+
 def bundle_of(amounts: Mapping[str, float]) -> dict[str, float]:
     """Return the amounts under Ray's names, without zeros."""
-    names = {"cpu": "CPU", "gpu": "GPU"}
-    return {names.get(name, name): amount for name, amount in amounts.items() if amount > 0} or {"CPU": 0.01}
+    return {_RAYS_NAMES.get(name, name): amount for name, amount in amounts.items() if amount > 0} or {"CPU": 0.01}
 
 
 def slots_of(amounts: Mapping[str, float]) -> int:
@@ -216,7 +243,7 @@ def slots_of(amounts: Mapping[str, float]) -> int:
 
 def _held(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     """Return how many workers of these resources a node holds."""
-    return int(min(node.get(name, 0) / amount + 1e-9 for name, amount in bundle.items()))
+    return workers_on(node, bundle, get_all_accelerator_resource_names())
 
 
 def clock_resources(amounts: Mapping[str, float]) -> dict[str, float]:
@@ -246,8 +273,12 @@ def slots_beside_clock(amounts: Mapping[str, float], nodes: Sequence[Mapping[str
 def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
     """Return the amounts as Ray's tasks and actors take them."""
     bundle = bundle_of(amounts)
-    others = {name: amount for name, amount in bundle.items() if name not in ("CPU", "GPU")}
-    return {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "resources": others}
+    return {
+        "num_cpus": bundle.pop("CPU", 0),
+        "num_gpus": bundle.pop("GPU", 0),
+        "memory": bundle.pop("memory", None),
+        "resources": bundle,
+    }
 
 
 def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
