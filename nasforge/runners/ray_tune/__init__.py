@@ -97,7 +97,7 @@ def run(
                     kind="conflict",
                     key="runner",
                 )
-            check.latency = remote_latency(shipped, resources_by_kind["measure"])
+            check.latency = remote_latency(shipped, resources_by_kind["measure"], joined)
         slots = min(max_concurrent_trials or held, held)
         bridge = Bridge(experiment, min(slots, experiment.trials_left), joined)
         try:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ _ANSWER_S = 10.0
 _CLIENT = "ray://"
 """Beginning of the addresses of Ray Client."""
 _RAYS_NAMES = {"cpu": "CPU", "gpu": "GPU"}
+_CLOCKS = 3
+"""Number of workers that may be started, one after the other, to measure latencies."""
+_NEXT_CLOCK_S = 300.0
+"""Seconds in which a cluster must place and start another worker that measures latencies."""
 
 
 class Cluster:
@@ -281,18 +285,59 @@ def options_of(amounts: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def remote_latency(shipped: Any, amounts: Mapping[str, float]) -> Any:
-    """Start an otherwise idle worker with whole GPUs, and return what measures latencies there."""
+def remote_latency(shipped: Any, amounts: Mapping[str, float], joined: Cluster) -> Callable[[Architecture], float]:
+    """Start an otherwise idle worker with whole GPUs, and return what measures latencies there.
+
+    A worker that is lost, for instance with its node, is replaced. The third loss ends the search.
+
+    Args:
+        shipped: reference to the evaluator.
+        amounts: resources of a worker that trains.
+        joined: the Ray in use.
+    """
     taken = clock_resources(amounts)
-    clock = ray.remote(**options_of(taken))(_Clock).remote([shipped], places(), taken.get("gpu", 0))
+    actor = ray.remote(**options_of(taken))(_Clock)
+
+    def start() -> Any:
+        return actor.remote([shipped], places(), taken.get("gpu", 0))
+
+    clock, started = start(), 1
 
     def latency(architecture: Architecture) -> float:
-        try:
-            return float(ray.get(clock.latency_ms.remote(architecture.to_json())))
-        except ray.exceptions.RayTaskError as error:
-            raise as_ours(error) from error
+        nonlocal clock, started
+        while True:
+            try:
+                if started > 1:  # the first one has room, as `slots_beside_clock` counted
+                    ray.get(clock.ready.remote(), timeout=_NEXT_CLOCK_S)
+                return float(ray.get(clock.latency_ms.remote(architecture.to_json())))
+            except ray.exceptions.RayTaskError as error:
+                raise as_ours(error) from error
+            except ray.exceptions.RayError as error:
+                if joined.lost:
+                    raise SearchError(joined.lost, kind="failed") from error
+                if end := _end_of_clocks(error, started):
+                    logs = f"Read Ray's logs in {joined.keep_logs()}; the same command continues the search"
+                    raise SearchError(f"{end}. {logs}", kind="failed") from error
+                ray.kill(clock)  # one that is only out of reach must not keep its GPU
+                clock, started = start(), started + 1
 
     return latency
+
+
+def _end_of_clocks(error: BaseException, started: int) -> str:
+    """Return why no other worker that measures latencies is started after this error; empty if one is."""
+    if isinstance(error, ray.exceptions.GetTimeoutError):
+        return (
+            "the worker that measures latencies was lost, and the cluster has started no other one within "
+            f"{_NEXT_CLOCK_S:g} s"
+        )
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("\t")] or [""]
+    if getattr(error, "actor_init_failed", False):  # the last line of a traceback
+        return f"the worker that measures latencies does not start: {lines[-1].rstrip('.')}"
+    if started >= _CLOCKS:  # the line after `The actor died unexpectedly`
+        reason = lines[min(1, len(lines) - 1)].rstrip(".")
+        return f"the worker that measures latencies was lost {started} times, the last time with the message: {reason}"
+    return ""
 
 
 def as_ours(error: BaseException) -> BaseException:
@@ -315,6 +360,9 @@ class _Clock:
         adopt(modules)
         lend_gpus(gpus)
         self._evaluator = ray.get(shipped[0])
+
+    def ready(self) -> bool:
+        return True
 
     def latency_ms(self, content: dict[str, Any]) -> float:
         return float(self._evaluator.latency_ms(Architecture.from_json(content)))
