@@ -81,6 +81,7 @@ def test_workers_are_counted_from_cpus_gpus_and_the_limit(tmp_path):
     assert count(cpus=4, logical_gpus=0, max_concurrent_trials=3) == 3
     assert count(cpus=4, logical_gpus=2) == 2
     assert count(cpus=8, logical_gpus=1, resources={"measure": {"cpu": 1, "gpu": 0.25}}) == 4
+    assert count(cpus=8, logical_gpus=2, resources={"measure": {"cpu": 1, "gpu": 0.6}}) == 2
     assert count(cpus=4, logical_gpus=0, resources={"measure": {"cpu": 2}}) == 2
     assert count(cpus=4, logical_gpus=1, resources={"train_shared": {"cpu": 2}}) == 2
     assert count_workers(config_at(tmp_path)) == 1
