@@ -63,6 +63,10 @@ def searched(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch):
     """Whatever was imported and remembered in this process before is forgotten."""
+    forget_imports(monkeypatch)
+
+
+def forget_imports(monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in importing._ADDED])
     for name in ("_BESIDE", "_ELSEWHERE", "_ADDED"):
         monkeypatch.setattr(importing, name, type(getattr(importing, name))())
@@ -129,6 +133,21 @@ def test_consent_is_given_once(received, capsys):
     (received.parent / "foreign_builder.py").write_text(BUILDER + "\n# changed\n")
     assert cli.main(COMMANDS["export"]) == 2
     assert cli.main([*COMMANDS["export"], "--trust"]) == 0
+
+
+def test_a_builder_that_has_changed_in_another_folder_runs_again_with_consent(received, tmp_path, monkeypatch, capsys):
+    file = received.parent / "foreign_builder.py"
+    assert cli.main([*COMMANDS["draw"], "--trust"]) == 0
+    file.write_text(BUILDER + "\n# a comment\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    forget_imports(monkeypatch)
+    export = ["export", "first", "--runs-dir", str(received), "--to", "safetensors", "--out", "out"]
+    assert cli.main(export) == 2
+    assert f"foreign_builder.py in {file.parent} has changed" in (printed := capsys.readouterr().err)
+    assert "--trust" in printed
+    assert cli.main([*export, "--trust"]) == 0, capsys.readouterr().err
+    assert nasforge.load(received / "first/best").class_names[0] == "0"
 
 
 def test_a_module_in_the_runs_folder_never_runs(received, monkeypatch, capsys):

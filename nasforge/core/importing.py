@@ -132,7 +132,7 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
     module, _, attribute = reference.partition(":")
     if not registered and reference not in trust.OURS:
         source = _find(module, reference, what)
-        trust.admit(reference, what, source.files)
+        trust.admit(reference, what, source.files, changed=source.changed)
         if source.folder is not None and str(source.folder) not in sys.path:
             sys.path.append(str(source.folder))
             _ADDED.add(str(source.folder))
@@ -186,10 +186,12 @@ class _Location:
     Attributes:
         files: what importing it runs: its own file, after those of the packages around it.
         folder: must be added to `sys.path` first; None where the module is found without.
+        changed: only an earlier consent leads to the folder, and the files have changed since then.
     """
 
     files: tuple[Path, ...]
     folder: Path | None = None
+    changed: bool = False
 
 
 def _find(module: str, reference: str, what: str) -> _Location:
@@ -208,17 +210,20 @@ def _find(module: str, reference: str, what: str) -> _Location:
     locations = [_Location(files, folder) for folder in looked if (files := _files_of(module, folder)) is not None]
     if locations:
         return locations[0]
-    earlier = trust.remembered_folders(reference, depth)
-    locations = [_Location(files, folder) for folder in earlier if (files := _files_of(module, folder)) is not None]
-    if len(locations) > 1:
-        listed = ", ".join(str(one.folder) for one in locations)
-        raise ConfigError(
-            f"{what}: there are several modules {module}, in {listed}. Add the right folder to PYTHONPATH",
-            kind="conflict",
-            key=key,
-        )
-    if locations:
-        return locations[0]
+    for changed in (False, True):
+        earlier = trust.remembered_folders(reference, depth, changed=changed)
+        locations = [
+            _Location(files, folder, changed) for folder in earlier if (files := _files_of(module, folder)) is not None
+        ]
+        if len(locations) > 1:
+            listed = ", ".join(str(one.folder) for one in locations)
+            raise ConfigError(
+                f"{what}: there are several modules {module}, in {listed}. Add the right folder to PYTHONPATH",
+                kind="conflict",
+                key=key,
+            )
+        if locations:
+            return locations[0]
     places_ = ", ".join(["the installed packages", *map(str, looked)])
     raise ConfigError(
         f"{what}: cannot import {module}: there is no such module in {places_}. Install its package, type the command "

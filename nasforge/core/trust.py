@@ -113,18 +113,26 @@ def view() -> Iterator[None]:
         yield
 
 
-def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
+def admit(reference: str, what: str, files: Sequence[Path] = (), *, changed: bool = False) -> None:
     """Decide whether the code that a text names may run.
 
     Args:
         reference: `module:attribute`, or any other text that can make code run, such as the address of a Ray cluster.
         what: how a message calls it: `builder 'mine:build'`.
         files: the files that importing the module would run.
+        changed: only an earlier consent leads to the files, and they have changed since then.
 
     Raises:
         TrustError: the text comes from a file, and the user has not agreed to it.
     """
     source = _SOURCE.get()
+    if changed and (source is None or source.kind == "user"):
+        raise TrustError(
+            f"{what}: {_changed(files)}. Read it; then type the command in that folder, or add the folder to "
+            "PYTHONPATH",
+            kind="untrusted",
+            key=plugin_kind(what),
+        )
     if source is None or reference in OURS or reference in source.admitted:
         return
     if source.kind == "view":
@@ -136,6 +144,12 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
     resolved = [file.resolve() for file in files]
     if source.kind == "foreign" and not _is_remembered(reference, resolved):
         _refuse_below(source.folders, resolved, what)
+        if not source.trust and resolved and _is_known(reference, resolved):
+            raise TrustError(
+                f"{what}: {_changed(resolved)}. Read it; then add --trust to the command (in Python: trust=True)",
+                kind="untrusted",
+                key=plugin_kind(what),
+            )
         if not source.trust:
             where = f" ({resolved[-1]})" if resolved else ""
             raise TrustError(
@@ -155,17 +169,18 @@ def admit(reference: str, what: str, files: Sequence[Path] = ()) -> None:
         )
 
 
-def remembered_folders(reference: str, depth: int) -> list[Path]:
+def remembered_folders(reference: str, depth: int, *, changed: bool = False) -> list[Path]:
     """Return folders whose modules the user agreed to under this text, and which have not changed since.
 
     Args:
         reference: `module:attribute`.
         depth: how many folders the module's file lies below the folder that is searched for it.
+        changed: return those that have changed since instead.
     """
     folders = []
     for record in _records(reference):
         files = [Path(file) for file in record["files"]]
-        if files and len(files[-1].parents) > depth and _is_remembered(reference, files):
+        if files and len(files[-1].parents) > depth and _is_remembered(reference, files) != changed:
             folders.append(files[-1].parents[depth + (files[-1].name == "__init__.py")])
     return list(dict.fromkeys(folders))
 
@@ -226,6 +241,16 @@ def _is_remembered(reference: str, files: Sequence[Path]) -> bool:
         )
     except OSError:
         return False
+
+
+def _is_known(reference: str, files: Sequence[Path]) -> bool:
+    """Return whether the user agreed to these files under this text, as they were then."""
+    return any(record["files"] == [str(file) for file in files] for record in _records(reference))
+
+
+def _changed(files: Sequence[Path]) -> str:
+    around = " or an __init__.py around it" if len(files) > 1 else ""
+    return f"{files[-1].name} in {files[-1].parent}{around} has changed since you agreed to run it"
 
 
 def _remember(reference: str, files: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from expecting import raises
 from nasforge import registry
 from nasforge.cli import app as cli
 from nasforge.core import importing, trust
-from nasforge.core.errors import ConfigError
+from nasforge.core.errors import ConfigError, TrustError
 from nasforge.core.importing import adopt, load, places
 from nasforge.settings.experiment import load_settings, load_space
 
@@ -138,8 +138,27 @@ def test_a_module_that_a_search_has_used_is_found_from_any_folder(working_folder
     sys.path.remove(str(file.parent))
     del sys.modules["used_before"]
     file.write_text(CODE + "# changed\n")
-    with raises(ConfigError, "missing", None, "used_before"):
+    with raises(TrustError, "untrusted", None, f"used_before.py in {file.parent} has changed", "PYTHONPATH"):
         load("used_before:build", "it")
+    with trust.from_user(), raises(TrustError, "untrusted", None, "has changed"):
+        load("used_before:build", "it")
+    with trust.view(), raises(TrustError, "untrusted", None, "view"):
+        load("used_before:build", "it")
+    with trust.foreign(tmp_path / "runs"), raises(TrustError, "untrusted", None, "has changed", "--trust"):
+        load("used_before:build", "it")
+    assert "used_before" not in sys.modules
+    with trust.foreign(tmp_path / "runs", trust=True):
+        assert load("used_before:build", "it")() == str(file)
+
+
+def test_an_unchanged_module_comes_before_a_changed_one(working_folder, tmp_path):
+    for folder in ("one", "two"):
+        file = made(tmp_path / folder, "in_two_folders")
+        with trust.from_user():
+            trust.admit("in_two_folders:build", "it", [file])
+    (tmp_path / "two/in_two_folders.py").write_text(CODE + "# changed\n")
+    with trust.foreign(tmp_path / "runs"):
+        assert load("in_two_folders:build", "it")() == str(tmp_path / "one/in_two_folders.py")
 
 
 def test_a_refused_module_leaves_the_path_as_it_was(working_folder):

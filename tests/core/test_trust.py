@@ -77,7 +77,8 @@ def test_consent_is_for_one_text_in_one_unchanged_file(module, loaded, change):
         module = copy
     else:
         text = "mine:other"
-    with foreign(loaded), pytest.raises(TrustError):
+    says = f"mine.py in {module.parent} has changed" if change == "content" else "is named by a file in"
+    with foreign(loaded), raises(TrustError, "untrusted", "builder", says, "--trust"):
         admit(text, WHAT, [module])
 
 
