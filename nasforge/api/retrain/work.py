@@ -20,6 +20,7 @@ from nasforge.core.protocols import Reference
 from nasforge.core.recipe import SETTINGS, Recipe, recipe_of, steps_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
+from nasforge.core.trust import typed
 from nasforge.data import ImageData
 from nasforge.experiment.experiment import Experiment
 from nasforge.exporters.best import describe
@@ -174,7 +175,8 @@ class Work:
     ) -> _Network:
         """Return a reference that is scaled to a network, whose folders are named `name`."""
         flops, classes = network.costs["cost/flops"], len(self.data.class_names)
-        answer: object = reference(flops, shape=self.data.shape, classes=classes)
+        with typed():
+            answer: object = reference(flops, shape=self.data.shape, classes=classes)
         match answer:
             case (str(label), SearchSpace() as space) if not any(d.size > 1 for d in space.domains.values()):
                 pass
@@ -187,7 +189,8 @@ class Work:
         folder = f"{re.sub('[^A-Za-z0-9.]+', '-', label)}-for-{name}"
         # it was never trained before, so nothing of it may stay as it begins
         learning = replace(training, recipe=replace(training.recipe, frozen_stages=0))
-        scaled = self._network(label, folder, space, Architecture({}), learning, chosen, "reference", asked)
+        with typed():  # who names a reference agrees to the builder and the blocks of its space
+            scaled = self._network(label, folder, space, Architecture({}), learning, chosen, "reference", asked)
         if not isinstance(reference, Textbook):
             return scaled
         remark = reference.remark(scaled.costs["cost/flops"], flops, network.label)

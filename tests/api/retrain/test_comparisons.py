@@ -235,6 +235,29 @@ def test_a_reference_keeps_within_the_multiply_adds_or_says_that_it_cannot(again
     assert "narrowest" in note and f"{densenet.costs['cost/flops']:,.0f}" in note and f"{budget:,.0f}" in note
 
 
+OWN = """
+from torch import nn
+
+from nasforge.core.space import SearchSpace
+
+
+def build(pick, *, in_channels, classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * in_channels, classes))
+
+
+def reference(flops, *, shape, classes):
+    return "Mine", SearchSpace("mine", (), builder="own_reference:build")
+"""
+
+
+def test_the_builder_of_a_reference_of_the_users_runs(folder, tmp_path, monkeypatch):
+    (tmp_path / "own_reference.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (finalist,) = retrain(folder, seeds=1, epochs=1, device="cpu", reference="own_reference:reference")
+    assert finalist.reference.name == "Mine"
+    assert load(folder / "finalists" / finalist.reference.networks[0]).description.space.name == "mine"
+
+
 def test_references_already_measured_are_not_trained_again(against_three, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(against_three[0], tmp_path / "small"))
     monkeypatch.setattr(networks, "train", lambda *args, **kwargs: pytest.fail("trained again"))
