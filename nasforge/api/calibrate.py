@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nasforge.api.search import search
+from nasforge.api.search import checked_config, search
 from nasforge.core.errors import ConfigError, ExportError
 from nasforge.core.goals import Budget
 from nasforge.core.ladder import Rung
@@ -66,7 +66,7 @@ def calibrate(
         if settings.get(key) is not None:
             raise ConfigError(f"calibrate has its own {key}; leave it out", kind="conflict", key=key)
     named = config is not None or "name" in settings
-    config = config or resolve({"strategy": REPEATED, **settings})
+    config = resolve({"strategy": REPEATED, **settings}) if config is None else checked_config(config)
     settings_asked = configured(config, networks, seeds, proxies, named=named)
     state = search(settings_asked, trackers=trackers, say=say, on_open=on_open)
     result = calibration(state, trials=trials)

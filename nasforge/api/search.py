@@ -72,13 +72,47 @@ def search(
         NasforgeError: a user's mistake, in words.
         StopNow: after Ctrl-C or SIGTERM, unless the search was complete all the same; the same call continues.
     """
+    check_trackers(trackers)
     if config is not None and settings:
         raise ConfigError(
             f"give a configuration or settings, not both; got also {', '.join(settings)}", kind="conflict"
         )
-    config = config or resolve(settings)
+    config = resolve(settings) if config is None else checked_config(config)
     with trust.from_user(say):
         return _search(config, made_evaluator, trackers, say, on_open, patient)
+
+
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Refuse anything but a sequence of trackers, before there is an experiment.
+
+    Raises:
+        ConfigError: it is one tracker, or something else.
+    """
+    if isinstance(trackers, Sequence) and all(callable(getattr(tracker, "on_event", None)) for tracker in trackers):
+        return
+    one = callable(getattr(trackers, "on_event", None))
+    raise ConfigError(
+        f"trackers: got {trackers!r}, expected a list of objects with a method on_event. "
+        + ("Write trackers=[TRACKER]" if one else "See Tracker in nasforge/core/protocols.py"),
+        kind="type",
+        key="trackers",
+    )
+
+
+def checked_config(config: object) -> ExperimentConfig:
+    """Return a whole configuration that a caller hands over.
+
+    Raises:
+        ConfigError: it is something else, such as a mapping of settings.
+    """
+    if isinstance(config, ExperimentConfig):
+        return config
+    raise ConfigError(
+        f"config: got {type(config).__name__}, expected an ExperimentConfig. Write settings as keywords "
+        "(space=..., data=...), or a mapping of them as **settings",
+        kind="type",
+        key="config",
+    )
 
 
 def _search(

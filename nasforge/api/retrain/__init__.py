@@ -21,7 +21,7 @@ from nasforge.api.retrain.networks import (
 from nasforge.api.retrain.verdict import Finalist, Finalists, Retrained
 from nasforge.api.retrain.widening import all_widened
 from nasforge.api.retrain.work import Work
-from nasforge.api.search import tracking
+from nasforge.api.search import check_trackers, tracking
 from nasforge.api.track import track_results
 from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
@@ -107,14 +107,15 @@ def retrain(
 
     Raises:
         TrustError: the journal names code that you have not agreed to run.
-        ConfigError: an unknown runner, device or reference, an unknown option of the runner, or a batch that its
-            workers cannot share.
+        ConfigError: an unknown runner, device or reference, an unknown option of the runner, a batch that its workers
+            cannot share, or trackers that are no list.
         SearchError: a wrong `tta` or number, nothing to retrain, or no training of the best succeeded. With `widen`
             also: the search has no limits, or limits more than params, FLOPs and memory, or its space has no widths.
         RecipeError: unknown settings in `recipe`, bad values, or settings that exclude each other.
         JournalError: the experiment is running, or its data have changed.
         DataError: the data cannot be loaded.
     """
+    check_trackers(trackers)
     folder = search_of(experiment, runs_dir)
     for name, number, least in (("top", top, 1), ("random", random, 0), ("seeds", seeds, 1), ("epochs", epochs, 1)):
         if number is not None or name != "epochs":
