@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import distributions
@@ -160,6 +161,17 @@ def _known(kind: str) -> dict[str, str]:
     return {**_plugged_in(kind, tuple(installed_path())), **BUILT_IN[kind]}
 
 
+def _note_hidden(kind: str, name: str) -> None:
+    """Warn, once, where an installed package registers a name that NASForge has itself."""
+    hidden = _plugged_in(kind, tuple(installed_path())).get(name)
+    if hidden is not None and name in BUILT_IN[kind]:
+        warnings.warn(
+            f"{kind} '{name}' is NASForge's own; an installed package registers {hidden} under the same name. "
+            f"Write {hidden} to use that one",
+            stacklevel=1,
+        )
+
+
 @cache
 def _plugged_in(kind: str, path: tuple[str, ...]) -> Mapping[str, str]:
     """Return the entry points of installed packages. Reading them is slow, so it is done once per `path`.
@@ -190,6 +202,7 @@ def get(kind: str, name: str) -> Any:
     """
     known = _known(kind)
     if name in known:
+        _note_hidden(kind, name)
         return load(known[name], f"{kind} '{name}'", registered=True)
     if ":" not in name:
         check_name(kind, name)

@@ -18,6 +18,7 @@ from nasforge.core.trust import foreign, view
 from nasforge.models import reference
 from nasforge.models.blocks.catalogue import BlockOptions
 from nasforge.models.blocks.separable import SeparableBlock
+from nasforge.strategies.evolution import Evolution
 from nasforge.supernet.relaxations import relaxation_of
 
 
@@ -98,6 +99,18 @@ def test_a_plugin_of_every_kind_is_found(kind: str) -> None:
     assert "extra" in registry.names(kind)
     with view():  # a registered name needs no consent
         assert registry.get(kind, "extra") is getattr(sys.modules["extra_plugins"], PLUGINS.get(kind, "anything"))
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_plugin_with_the_name_of_one_of_ours_is_reported(tmp_path: Path) -> None:
+    entries = tmp_path / "extra-1.0.dist-info" / "entry_points.txt"
+    entries.write_text("[nasforge.strategy]\nevolution = extra_plugins:Thing\nextra = extra_plugins:Thing\n")
+    registry._plugged_in.cache_clear()
+    with pytest.warns(UserWarning, match="'evolution'.*extra_plugins:Thing") as warned:
+        assert registry.get("strategy", "evolution") is Evolution
+        registry.get("strategy", "extra")
+        registry.get("strategy", "random")
+    assert len(warned) == 1
 
 
 @pytest.mark.usefixtures("installed")
