@@ -38,6 +38,8 @@ MOVED_MODULES = {
     "nasforge.strategies.darts": "nasforge.strategies.differentiable",
 }
 """Modules and packages that hold plug-ins, in settings of earlier versions -> where they are now."""
+_IN_THIS_PROCESS = frozenset({"strategy", "pruner", "evaluator", "runner", "exporter", "figure"})
+"""Kinds of plug-ins that the process that names them imports; workers and later commands import all others again."""
 _ADDED: set[str] = set()
 """Entries of `sys.path` that hold modules of the user's and no installed packages."""
 
@@ -126,10 +128,13 @@ def load(reference: str, what: str, *, registered: bool = False) -> Any:
 
     Raises:
         TrustError: the text comes from a file, and the user has not agreed to it.
-        ConfigError: no such module or attribute, or the module breaks while it is imported.
+        ConfigError: no such module or attribute, the module breaks while it is imported, or it is `__main__`, which
+            other processes cannot import.
     """
     reference, key = forwarded(reference), trust.plugin_kind(what)
     module, _, attribute = reference.partition(":")
+    if module == "__main__" and key not in _IN_THIS_PROCESS:
+        raise ConfigError(f"{what}: {_not_main(attribute)}", kind="unsupported", key=key)
     if not registered and reference not in trust.OURS:
         source = _find(module, reference, what)
         trust.admit(reference, what, source.files, changed=source.changed)
@@ -198,7 +203,7 @@ def _find(module: str, reference: str, what: str) -> _Location:
     """Find a module without running any of it.
 
     Raises:
-        ConfigError: there is no such module, or two of the user's have its name.
+        ConfigError: there is no such module, two of the user's have its name, or it is the path of a file.
     """
     top, depth, key = module.partition(".")[0], module.count("."), trust.plugin_kind(what)
     files = _files_of(module)
@@ -224,6 +229,8 @@ def _find(module: str, reference: str, what: str) -> _Location:
             )
         if locations:
             return locations[0]
+    if "/" in module or module.endswith(".py"):
+        raise ConfigError(f"{what}: {_not_a_file(reference)}", kind="type", key=key)
     places_ = ", ".join(["the installed packages", *map(str, looked)])
     raise ConfigError(
         f"{what}: cannot import {module}: there is no such module in {places_}. Install its package, type the command "
@@ -231,6 +238,22 @@ def _find(module: str, reference: str, what: str) -> _Location:
         kind="missing",
         key=key,
     )
+
+
+def _not_main(attribute: str) -> str:
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem
+    own = f", or {script}:{attribute} if importing {script}.py starts nothing" if script.isidentifier() else ""
+    return (
+        f"workers and later commands cannot import __main__. Put {attribute} into a module and write "
+        f"my_module:{attribute}{own}"
+    )
+
+
+def _not_a_file(reference: str) -> str:
+    path, _, attribute = reference.partition(":")
+    file = Path(path)
+    folder = "" if file.parent == Path() else f", and add its folder {file.parent} to PYTHONPATH"
+    return f"write a module, not a file: {file.name.removesuffix('.py')}:{attribute}{folder}"
 
 
 def _files_of(module: str, folder: Path | None = None) -> tuple[Path, ...] | None:

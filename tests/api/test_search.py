@@ -11,6 +11,7 @@ from expecting import raises
 import nasforge
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Event
+from nasforge.core.space import Choice, Decision, SearchSpace
 
 
 class Hears:
@@ -44,3 +45,9 @@ def test_trackers_that_are_no_list_of_trackers(trackers: Any) -> None:
         nasforge.calibrate(**settings, trackers=trackers)
     with raises(ConfigError, "type", "trackers", "on_event"):
         nasforge.retrain("somewhere", trackers=trackers)
+
+
+def test_a_builder_of_the_script_itself() -> None:
+    space = SearchSpace("s", (Decision("model.a", Choice((1, 2))),), builder="__main__:build")
+    with raises(ConfigError, "unsupported", "builder", "__main__", "my_module:build"):
+        nasforge.search(space=space, data="digits", runner="local", tracking_uri="none")

@@ -161,6 +161,29 @@ def test_an_unchanged_module_comes_before_a_changed_one(working_folder, tmp_path
         assert load("in_two_folders:build", "it")() == str(tmp_path / "one/in_two_folders.py")
 
 
+@pytest.mark.parametrize("kind", ["builder", "block", "task", "canonical"])
+def test_main_is_refused_where_other_processes_import_it_again(kind, monkeypatch):
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "build", CODE, raising=False)
+    monkeypatch.setattr(main, "__file__", "/somewhere/training.py", raising=False)
+    with raises(ConfigError, "unsupported", kind, "my_module:build", "training:build", "training.py"):
+        load("__main__:build", f"{kind} '__main__:build'")
+    monkeypatch.delattr(main, "__file__")
+    with raises(ConfigError, "unsupported", kind, "my_module:build"):
+        load("__main__:build", f"{kind} '__main__:build'")
+    assert load("__main__:build", "strategy '__main__:build'") is CODE
+
+
+@pytest.mark.parametrize(
+    ("path", "module", "folder"),
+    [("hpkg.py", "hpkg", ""), ("pkg/hpkg.py", "hpkg", "pkg to PYTHONPATH"), ("a/b/hpkg", "hpkg", "a/b to PYTHONPATH")],
+)
+def test_the_path_of_a_file_in_place_of_a_module(working_folder, path, module, folder):
+    made(working_folder / Path(path).parent, "hpkg")
+    with raises(ConfigError, "type", "strategy", f"not a file: {module}:build", folder):
+        load(f"{path}:build", "strategy")
+
+
 def test_a_refused_module_leaves_the_path_as_it_was(working_folder):
     made(working_folder, "refused")
     before = list(sys.path)
