@@ -242,10 +242,10 @@ def _find(module: str, reference: str, what: str) -> _Location:
 
 def _not_main(attribute: str) -> str:
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or "").stem
-    own = f", or {script}:{attribute} if importing {script}.py starts nothing" if script.isidentifier() else ""
+    or_script = f", or {script}:{attribute} if importing {script}.py starts nothing" if script.isidentifier() else ""
     return (
         f"workers and later commands cannot import __main__. Put {attribute} into a module and write "
-        f"my_module:{attribute}{own}"
+        f"my_module:{attribute}{or_script}"
     )
 
 

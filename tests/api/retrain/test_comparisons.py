@@ -235,7 +235,7 @@ def test_a_reference_keeps_within_the_multiply_adds_or_says_that_it_cannot(again
     assert "narrowest" in note and f"{densenet.costs['cost/flops']:,.0f}" in note and f"{budget:,.0f}" in note
 
 
-OWN = """
+REFERENCE = """
 from torch import nn
 
 from nasforge.core.space import SearchSpace
@@ -251,7 +251,7 @@ def reference(flops, *, shape, classes):
 
 
 def test_the_builder_of_a_reference_of_the_users_runs(folder, tmp_path, monkeypatch):
-    (tmp_path / "own_reference.py").write_text(OWN)
+    (tmp_path / "own_reference.py").write_text(REFERENCE)
     monkeypatch.syspath_prepend(tmp_path)
     (finalist,) = retrain(folder, seeds=1, epochs=1, device="cpu", reference="own_reference:reference")
     assert finalist.reference.name == "Mine"
