@@ -220,7 +220,9 @@ class Int:
 
     @property
     def middle(self) -> Value:
-        """The value in the middle, the lower of two."""
+        """The value in the middle, the lower of two; the geometric mean of the ends with `log`."""
+        if self.log:
+            return min(self.high, max(self.low, round(math.sqrt(self.low * self.high))))
         return self.low + self.step * int((self.size - 1) // 2)
 
     def only(self, value: Value) -> Int:

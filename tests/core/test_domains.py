@@ -53,6 +53,15 @@ def test_every_draw_of_a_long_range_is_a_value_of_it(domain):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "middle"), [(1, 4096, 64), (8, 128, 32), (2, 3, 2), (7, 7, 7), (1, 2**53, round(2**26.5))]
+)
+def test_the_middle_of_a_logarithmic_range_is_the_geometric_one(low, high, middle):
+    domain = Int(low, high, log=True)
+    assert domain.middle == middle == domain.check(middle)
+    assert domain.middle == pytest.approx(Float(low, high, log=True).middle, abs=0.5)
+
+
+@pytest.mark.parametrize(
     ("make", "expected"),
     [
         (lambda: Int(0, 10**400), ("range", None, "10^400")),
