@@ -32,6 +32,15 @@ _SAME_SHAPE = frozenset(
     }
 )
 
+_READS_VALUES = (
+    "cannot be called on meta tensors",  # .item(), float(x), if x > 0
+    "out of meta tensor",  # .tolist(), .cpu()
+    "meta device type tensor to numpy",
+    "data-independent implementation",  # x[x > 0], nonzero
+    "run this operator with Meta tensors",  # unique, bincount, equal
+)
+"""Words of the errors with which torch refuses to read the values of a tensor on the meta device."""
+
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Mode in which the most common element-wise operations and BN return an empty tensor of the right shape.
@@ -66,6 +75,11 @@ def _explained(network: nn.Module, shape: Sequence[int]) -> Iterator[None]:
             advice = "its builder needs .reshape(...) in place of .view(...)"
         if "expected device meta" in reason:
             advice = "make that tensor with torch.tensor or torch.as_tensor, or register it as a buffer"
+        if any(words in reason for words in _READS_VALUES):
+            advice = (
+                "costs are counted without data, so the forward pass must not read values of tensors "
+                "(.item(), if x > 0, x[x > 0]); compute with tensors alone, such as torch.where"
+            )
         if size is not None and size != tuple(shape[1:]):
             height, width = size
             advice = f"it takes images of {height} x {width} pixels only: set --resolution {height}"
@@ -135,9 +149,10 @@ def count_params(network: nn.Module) -> int:
 def count_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
     """Count multiply-adds of convolutions and matrix products for one input, the convention of the NAS papers.
 
-    Counted by running the network, so any layer works: attention's matrix products count too; biases, normalisation,
-    activations, pooling do not, nor do bilinear layers and products with a single vector. A grouped convolution counts
-    Kh * Kw * Cin * Cout * H * W / groups.
+    Counted by running the network, so any layer works: attention's matrix products count too. A grouped convolution
+    counts Kh * Kw * Cin * Cout * H * W / groups, and so does a deformable one of torchvision, without its sampling.
+    Not counted are biases, normalisation, activations, pooling, bilinear layers, products with a single vector and
+    distances (`torch.cdist`).
 
     Args:
         network: on any device; on the meta device nothing is computed.
@@ -172,7 +187,7 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
     device = next((parameter.device for parameter in network.parameters()), torch.device("meta"))
     was_training = network.training
     network.eval()
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=_further_operators())
     try:
         with ExitStack() as stack:
             stack.enter_context(_explained(network, shape))
@@ -186,6 +201,19 @@ def _counted(network: nn.Module, shape: tuple[int, ...]) -> FlopCounterMode:
     finally:
         network.train(was_training)
     return counter
+
+
+def _further_operators() -> dict[Any, Callable[..., int]]:
+    """Return how operators count that torch's counter lacks; those of torchvision exist once a builder imports it."""
+    deformable = getattr(torch.ops.torchvision, "deform_conv2d", None)
+    return {} if deformable is None else {deformable: _deformable_flops}
+
+
+def _deformable_flops(
+    images: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any
+) -> int:
+    """Count a deformable convolution as the convolution of the same weight, Cout x Cin / groups x Kh x Kw."""
+    return 2 * images[0] * math.prod(out_shape[2:]) * math.prod(weight)
 
 
 @contextmanager

@@ -144,6 +144,21 @@ def test_bias_is_free_and_groups_divide(bias):
     assert flops(lambda: nn.Linear(8, 16, bias=bias), 8) == 128
 
 
+def test_a_deformable_convolution_counts_as_a_convolution():
+    from torchvision.ops import DeformConv2d
+
+    class Deformed(nn.Module):
+        def __init__(self, groups: int) -> None:
+            super().__init__()
+            self.convolution = DeformConv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.convolution(x, x.new_zeros(len(x), 18, *x.shape[2:]))
+
+    assert flops(lambda: Deformed(1), 8, 8, 8) == 8 * 8 * 9 * 64 == 36_864
+    assert flops(lambda: Deformed(4), 8, 8, 8) == count_flops(Deformed(4), (8, 8, 8)) == 36_864 / 4
+
+
 def test_a_layer_of_the_users_own_counts_too():
     class Scaled(nn.Module):
         def __init__(self):
@@ -181,6 +196,34 @@ def test_costs_of_builds_once_on_the_meta_device():
 def test_a_network_that_does_not_fit_the_images_is_one_error():
     with raises(BuildError, "failed", None, 4):
         costs_of(lambda: nn.Sequential(nn.Conv2d(1, 4, 7)), (1, 4, 4))
+
+
+class Asks(nn.Module):
+    """Reads values of its tensors in the forward pass."""
+
+    def __init__(self, read) -> None:
+        super().__init__()
+        self.read = read
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.read(x) else -x
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.mean() > 0,
+        lambda x: x.mean().item(),
+        lambda x: x.tolist(),
+        lambda x: x.cpu().numpy(),
+        lambda x: len(x[x > 0]),
+        lambda x: torch.equal(x, -x),
+    ],
+)
+def test_a_forward_pass_that_reads_values_is_told_so(read):
+    with raises(BuildError, "failed", None, "must not read values of tensors") as raised:
+        flops(lambda: Asks(read), 3, 8, 8)
+    assert "resolution" not in str(raised.value)
 
 
 def test_a_view_that_needs_another_memory_layout_is_told_to_reshape():
