@@ -271,3 +271,7 @@ class Pick(Protocol):
     def width(self, key: str, maximum: int | None = None) -> int:
         """Return the number of channels decided for `key`; `maximum` is checked if it is set."""
         ...
+
+    def value(self, key: str) -> int | float:
+        """Return the number decided for `key`, such as a dropout rate. A supernet refuses a decision with several."""
+        ...

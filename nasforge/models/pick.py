@@ -54,6 +54,21 @@ def width_of(key: str, value: Any, maximum: int | None) -> int:
     return int(value)
 
 
+def number_of(key: str, value: Value) -> int | float:
+    """Return `value` as a number.
+
+    Raises:
+        BuildError: it is a text or a truth value.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    raise BuildError(
+        f"decision '{MODEL}{key}' must be a number, got {value!r}; read a choice with pick(key, options)",
+        kind="type",
+        key=MODEL + key,
+    )
+
+
 class Fixed:
     """Answer to a builder with the decisions of one architecture, which records the decisions that were read.
 
@@ -89,6 +104,10 @@ class Fixed:
     def width(self, key: str, maximum: int | None = None) -> int:
         """Return the number of channels decided for `key`. Raises BuildError if it is not one, or above `maximum`."""
         return width_of(key, self._value(key), maximum)
+
+    def value(self, key: str) -> int | float:
+        """Return the number decided for `key`, of an int or a float. Raises BuildError if it is not a number."""
+        return number_of(key, self._value(key))
 
     def finish(self) -> None:
         """Call after building.

@@ -11,9 +11,10 @@ from torch import nn
 
 from nasforge.core.alphas import check_mixable
 from nasforge.core.architecture import MODEL, Value
+from nasforge.core.domains import Domain
 from nasforge.core.errors import BuildError, did_you_mean
 from nasforge.core.space import Choice, SearchSpace
-from nasforge.models.pick import option_of, width_of
+from nasforge.models.pick import number_of, option_of, width_of
 
 
 def option_name(key: str, value: Value) -> str:
@@ -121,7 +122,7 @@ class Mixed:
         self.mixed: set[str] = set()
         """Decisions that became a `Mixture`."""
 
-    def _values(self, key: str) -> Sequence[Value]:
+    def _domain(self, key: str) -> Domain:
         domain = self._space.domains.get(MODEL + key)
         if domain is None:
             raise BuildError(
@@ -131,6 +132,10 @@ class Mixed:
                 key=MODEL + key,
             )
         self._read.add(key)
+        return domain
+
+    def _values(self, key: str) -> Sequence[Value]:
+        domain = self._domain(key)
         check_mixable(MODEL + key, domain)
         return domain.values
 
@@ -184,6 +189,22 @@ class Mixed:
         if len(values) > 1:
             self.widths[key] = values
         return max(widths)
+
+    def value(self, key: str) -> int | float:
+        """Return the only number that the space leaves.
+
+        Raises:
+            BuildError: there are several: a supernet has no mean of two numbers.
+        """
+        domain = self._domain(key)
+        if len(domain.values) == 1:
+            return number_of(key, domain.values[0])
+        raise BuildError(
+            f"decision '{MODEL}{key}' of space '{self._space.name}' has several numbers, and a supernet cannot mix "
+            f"numbers; make it a choice or a width. {self._advice(key, domain.middle)}",
+            kind="unsupported",
+            key=MODEL + key,
+        )
 
     def finish(self) -> None:
         """Call after building.

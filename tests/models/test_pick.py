@@ -1,7 +1,10 @@
 from expecting import raises
+from torch import nn
 
+import nasforge
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError
+from nasforge.core.space import Choice, Decision, Float, Int, SearchSpace
 from nasforge.models.pick import Fixed
 
 
@@ -45,6 +48,17 @@ def test_unread_decisions_are_named_and_the_recipe_is_not_the_builders():
         pick.finish()
 
 
+def test_value():
+    pick = fixed(dropout=0.25, dilation=3)
+    assert (pick.value("dropout"), pick.value("dilation")) == (0.25, 3)
+    pick.finish()
+    for wrong in ("0.1", True):
+        with raises(BuildError, "type", "model.dropout"):
+            fixed(dropout=wrong).value("dropout")
+    with raises(BuildError, "unknown", "model.depth"):
+        pick.value("depth")
+
+
 def test_width():
     pick = fixed(width=24)
     assert pick.width("width") == pick.width("width", maximum=24) == 24
@@ -53,3 +67,24 @@ def test_width():
     for wrong in (0, -3, 1.5, "wide", True):
         with raises(BuildError, "type", "model.width"):
             fixed(width=wrong).width("width")
+
+
+def dropped(pick, *, in_channels, classes):
+    """A builder that reads a number of each kind."""
+    dilation = pick.value("dilation")
+    first = nn.Conv2d(in_channels, pick.width("width"), 3, padding=dilation, dilation=dilation)
+    dropout = nn.Dropout(pick.value("dropout"))
+    return nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), dropout, nn.Linear(4, classes))
+
+
+def test_a_space_with_numbers_is_searched_and_built(tmp_path):
+    numbers = {"dilation": Int(1, 3), "dropout": Float(0.0, 0.5), "width": Choice((4,))}
+    decisions = tuple(Decision(f"model.{key}", domain) for key, domain in numbers.items())
+    space = SearchSpace("numbers", decisions, builder=f"{__name__}:dropped")
+    where = {"runs_dir": tmp_path, "tracking_uri": "none", "name": "numbers", "runner": "local"}
+    data = {"source": "digits", "images": 200}
+    result = nasforge.search(space=space, data=data, strategy="random", epochs=1, budget={"trials": 1}, **where)
+    values = result.best.architecture.values
+    network = nasforge.load(tmp_path / "numbers" / "best").body
+    assert network[3].p == values["model.dropout"] and 0 <= network[3].p <= 0.5
+    assert network[0].dilation == (values["model.dilation"],) * 2

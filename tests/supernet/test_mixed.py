@@ -52,6 +52,15 @@ def test_a_width_is_built_at_its_largest_value():
         Mixed(space(width=Float(4, 12))).width("width")
 
 
+@pytest.mark.parametrize("several", [Float(0, 0.5), Float(0, 0.5, step=0.25), Int(1, 5), Choice((0.1, 0.2))])
+def test_several_numbers_cannot_be_mixed_and_one_can_be_read(several):
+    with raises(BuildError, "unsupported", "model.rate", "a supernet cannot mix numbers; make it a choice or a width"):
+        Mixed(space(rate=several)).value("rate")
+    pick = Mixed(space(rate=several.only(several.middle)))
+    assert pick.value("rate") == several.middle
+    pick.finish()
+
+
 def growing(pick, *, in_channels, classes):
     """A builder with a projection only where the width differs from 8."""
     width = pick.width("width")
