@@ -48,6 +48,7 @@ from nasforge.training.device import device_of
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import Trained, train
 from nasforge.training.meter import Limits
+from nasforge.training.probe import probe_of
 from nasforge.training.scoring import Validation
 from nasforge.training.state import EPOCH_CHECKPOINT_S, Checkpoint
 
@@ -192,7 +193,8 @@ class Averaged:
             since = time.monotonic()
             if not report(number, _mean(done)):
                 return _result("pruned", done, report)
-        weights = save_weights(Ensemble(members).state_dict(), report, ENSEMBLE)
+        whole = Ensemble(members)
+        weights = save_weights(whole.state_dict(), report, ENSEMBLE, probe_of(whole, data.shape))
         artifacts = {ENSEMBLE: weights, **({"answers": save_answers(answers, report)} if answers else {})}
         return replace(_result("finished", done, report), artifacts=artifacts)
 

@@ -32,6 +32,7 @@ from nasforge.training.artifacts import load_weights, save_weights
 from nasforge.training.device import device_of, memory_format, uses_bf16, without_overrun, without_stray_reads
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits
+from nasforge.training.probe import probe_of
 from nasforge.training.recalibration import RECALIBRATION_BATCH_SIZE, RECALIBRATION_BATCHES, recalibrate
 from nasforge.training.scoring import score
 from nasforge.training.state import Checkpoint
@@ -200,7 +201,7 @@ class SharedWeights:
             "finished",
             metrics={**report.costs, **metrics},
             charged=charged,
-            artifacts={"weights": save_weights(child.state_dict(), report)},
+            artifacts={"weights": save_weights(child.state_dict(), report, probe=probe_of(child, data.shape))},
         )
 
 

@@ -42,6 +42,7 @@ from nasforge.training.fitting import check_fits
 from nasforge.training.loop import train
 from nasforge.training.meter import Limits
 from nasforge.training.phases import Phase
+from nasforge.training.probe import probe_of
 from nasforge.training.remarks import remarks_on
 from nasforge.training.scoring import Validation, answers
 from nasforge.training.state import EPOCH_CHECKPOINT_S, Checkpoint
@@ -311,7 +312,7 @@ class Training:
         lost = {"work/checkpoints_lost": 1.0} if trained.checkpoint_lost else {}
         artifacts = {}
         if not trained.stopped:
-            artifacts["weights"] = save_weights(network.state_dict(), report)
+            artifacts["weights"] = save_weights(network.state_dict(), report, probe=probe_of(network, data.shape))
             if until < epochs:
                 artifacts[CHECKPOINT] = save_checkpoint(report.checkpoint, report)
             if self.per_class or self.keep_answers:

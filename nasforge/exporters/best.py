@@ -20,7 +20,8 @@ from nasforge.experiment.state import State, load_state
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, description_of, save_network
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, without_start
-from nasforge.training.artifacts import load_weights
+from nasforge.training.artifacts import load_probe, load_weights
+from nasforge.training.probe import mismatch
 
 
 def write_best(folder: Path | str, *, trust: bool = False, state: State | None = None) -> Path:
@@ -39,7 +40,7 @@ def write_best(folder: Path | str, *, trust: bool = False, state: State | None =
     Raises:
         TrustError: the journal names code that you have not agreed to run.
         SearchError: there is no finished trial, or the best one left no weights.
-        DataError: the weights or the data are damaged or missing.
+        DataError: the weights or the data are damaged or missing, or the builder makes another network now.
     """
     with foreign(Path(folder).absolute().parent, trust=trust):
         return _write_best(Path(folder), state or load_state(Path(folder)))
@@ -73,6 +74,15 @@ def _write_best(folder: Path, state: State) -> Path:
         raise DataError(
             f"{folder / artifact.path}: the weights do not fit trial {trial.number}: {reason}", kind="mismatch"
         ) from None
+    probe = load_probe(folder, artifact)
+    different = "" if probe is None else mismatch(network, probe, data.shape)
+    if different:
+        raise DataError(
+            f"{folder / artifact.path}: builder '{config.space.builder}' makes another network now than in trial "
+            f"{trial.number} ({different}); use the version of the builder that it was trained with",
+            kind="mismatch",
+            key="builder",
+        )
     recipe = recipe_of(config.space, trial.architecture, config.recipe)
     trained = {
         "trial": trial.number,

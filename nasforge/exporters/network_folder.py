@@ -29,6 +29,7 @@ from nasforge.data.input_rule import CENTRE_CROP, InputRule
 from nasforge.experiment.journal import dumps, loads, sync_folder
 from nasforge.models.network import build, without_start
 from nasforge.training.artifacts import sha256_of, write_tensors
+from nasforge.training.probe import Probe, mismatch, probe_of
 
 SCHEMA = 1
 DESCRIPTION = "network.json"
@@ -228,11 +229,17 @@ def save_network(folder: Path | str, network: nn.Module, description: Descriptio
 
 
 def write_network(folder: Path, network: nn.Module, description: Description) -> None:
-    """Write the two files of a network folder into an existing folder; `save_network` is the safe way."""
+    """Write the two files of a network folder into an existing folder; `save_network` is the safe way.
+
+    The probe of the network is measured here, so hand over the trained module itself, not one that was built again.
+    """
     body = network.body if isinstance(network, Network) else network
     weights = folder / WEIGHTS
     write_tensors(body.state_dict(), weights)
     content = description.to_json() | {"weights": {"sha256": sha256_of(weights), "size": weights.stat().st_size}}
+    probe = probe_of(body, description.shape)
+    if probe is not None:
+        content["probe"] = probe.to_json()
     text = json.dumps(json.loads(dumps(content)), indent=1)  # through the journal's form: JSON has no NaN
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
@@ -249,14 +256,15 @@ def load(folder: Path | str, device: torch.device | str = "cpu", *, trust: bool 
 
     Raises:
         TrustError: the folder names code that you have not agreed to run.
-        ExportError: the folder or a file is missing, damaged or of another schema, or the builder cannot be found.
+        ExportError: the folder or a file is missing, damaged or of another schema, the builder cannot be found, or it
+            makes a network with other weights or other answers now.
         BuildError: the space's builder does not make this network any more.
 
     Example:
         >>> network = nasforge.load("runs/tiny/best")
         >>> network.class_names[network(images).argmax(1)[0]]
     """
-    folder, description, expected = _described(folder)
+    folder, description, expected, probe = _described(folder)
     with foreign(folder, trust=trust):
         body = _untrained(folder, description)
     weights = _read_weights(folder / WEIGHTS, expected)
@@ -268,6 +276,14 @@ def load(folder: Path | str, device: torch.device | str = "cpu", *, trust: bool 
             f"use the version of the builder that it was trained with. {one_line(error)}",
             kind="mismatch",
         ) from None
+    different = "" if probe is None else mismatch(body, probe, description.shape)
+    if different:
+        raise ExportError(
+            f"{folder}: builder '{description.space.builder}' makes another network now than the trained one "
+            f"({different}); use the version of the builder that it was trained with",
+            kind="mismatch",
+            key="builder",
+        )
     return Network(description, body).to(device).eval()
 
 
@@ -277,17 +293,18 @@ def description_of(folder: Path | str) -> Description:
     Raises:
         ExportError: the folder or a file is missing, damaged or of another schema.
     """
-    folder, description, expected = _described(folder)
+    folder, description, expected, _ = _described(folder)
     _read_weights(folder / WEIGHTS, expected)
     return description
 
 
-def _described(folder: Path | str) -> tuple[Path, Description, str]:
-    """Return the place of a folder's content, its description, and the checksum of its weights."""
+def _described(folder: Path | str) -> tuple[Path, Description, str, Probe | None]:
+    """Return the place of a folder's content, its description, the checksum of its weights, and its probe."""
     folder = _present(Path(folder).absolute())
     content = _read_description(folder)
     try:
-        return folder, Description.from_json(content), content["weights"]["sha256"]
+        probe = Probe.from_json(content["probe"]) if "probe" in content else None
+        return folder, Description.from_json(content), content["weights"]["sha256"], probe
     except (ArithmeticError, AttributeError, LookupError, NasforgeError, TypeError, ValueError) as error:
         raise ExportError(
             f"{folder / DESCRIPTION}: not a network's description ({type(error).__name__}: {error}); restore the file",

@@ -11,29 +11,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nasforge.core.errors import DataError
+from nasforge.core.errors import DataError, one_line
 from nasforge.core.protocols import Report
 from nasforge.core.trial import CHECKPOINT, Artifact
 from nasforge.data.split import Split
 from nasforge.tasks.task import Answers
+from nasforge.training.probe import Probe
 
 
-def save_weights(state: Mapping[str, Tensor], report: Report, name: str = "weights") -> Artifact:
-    """Write `<name>.safetensors` into the attempt's folder."""
-    return _written(f"{name}.safetensors", report, lambda file: write_tensors(state, file))
+def save_weights(
+    state: Mapping[str, Tensor], report: Report, name: str = "weights", probe: Probe | None = None
+) -> Artifact:
+    """Write `<name>.safetensors` into the attempt's folder, with the probe of the trained network if there is one."""
+    metadata = {} if probe is None else {PROBE: json.dumps(probe.to_json())}
+    return _written(f"{name}.safetensors", report, lambda file: write_tensors(state, file, metadata))
 
 
-def write_tensors(state: Mapping[str, Tensor], file: Path) -> None:
+def write_tensors(state: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors as a safetensors file, whose mode is that of any new file."""
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
     file.touch()
     mode = file.stat().st_mode
-    save_file(tensors, file)
+    save_file(tensors, file, dict(metadata) if metadata else None)
     file.chmod(mode)  # safetensors makes its files private
+
+
+PROBE = "probe"
+"""Key of the metadata of a file of weights."""
 
 
 def save_json(content: Mapping[str, Any], report: Report, name: str) -> Artifact:
@@ -82,6 +90,23 @@ def load_weights(experiment: Path, artifact: Artifact) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise DataError(f"weights {file} are not a safetensors file: {error}", kind="unreadable") from error
     return tensors
+
+
+def load_probe(experiment: Path, artifact: Artifact) -> Probe | None:
+    """Return the probe of the network whose weights an artifact holds; None where there is none.
+
+    Raises:
+        DataError: as `load_weights` does, or the probe is damaged.
+    """
+    file = file_of(experiment, artifact)
+    try:
+        with safe_open(file, "pt") as opened:
+            text = (opened.metadata() or {}).get(PROBE)
+        return None if text is None else Probe.from_json(json.loads(text))
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"weights {file}: their probe cannot be read ({one_line(error)}); restore the file", kind="unreadable"
+        ) from error
 
 
 def file_of(experiment: Path, artifact: Artifact) -> Path:

@@ -1,4 +1,4 @@
-"""Consent to run `toy_builder:build`, as a search with it would have left it."""
+"""Consent to run the builders of these tests, as a search with them would have left it."""
 
 import pytest
 
@@ -10,3 +10,4 @@ from nasforge.core.trust import from_user
 def consent(state_dir):
     with from_user():
         registry.get("builder", "toy_builder:build")
+        registry.get("builder", "changing_builder:build")

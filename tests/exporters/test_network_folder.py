@@ -6,15 +6,18 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import changing_builder
 import pytest
 import torch
 from expecting import raises
 
+from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ExportError, JournalError
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
 from nasforge.exporters.network_folder import DESCRIPTION, WEIGHTS, Description, Network, Normalise, load, save_network
+from nasforge.models.ensemble import Ensemble, ensemble_space
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig
 
@@ -185,6 +188,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
         ),
         (lambda folder: (folder / DESCRIPTION).write_text("[" * 100_000), ("unreadable", None, DESCRIPTION)),
         (lambda folder: (folder / DESCRIPTION).write_text("9" * 5000), ("unreadable", None, DESCRIPTION)),
+        (lambda folder: change(folder, probe={"images": 10**9, "logits": [0.1]}), ("unreadable", None, DESCRIPTION)),
+        (lambda folder: change(folder, probe={"logits": "abc"}), ("unreadable", None, DESCRIPTION)),
         (lambda folder: change(folder, mean=[0.1, 0.2]), ("unreadable", None, "1 channels", "2 means")),
         (lambda folder: change(folder, architecture={}), ("unreadable", None, DESCRIPTION)),
         (lambda folder: flip(folder / WEIGHTS), ("unreadable", None, WEIGHTS, "checksum")),
@@ -236,4 +241,49 @@ def test_a_builder_that_changed_is_named(tmp_path):
         load(folder)
     change(folder, architecture={"values": {"model.width": 4}})
     with raises(BuildError, "unknown", "model.activation"):
+        load(folder)
+
+
+CHANGING = SearchSpace("changing", (Decision("model.width", Choice((4, 8))),), builder="changing_builder:build")
+
+
+def test_a_builder_that_makes_another_network_of_the_same_weights_is_refused(tmp_path, monkeypatch):
+    folder = save_network(tmp_path / "n", *trained(CHANGING))
+    assert load(folder).shape == (1, 8, 8)
+    monkeypatch.setattr(changing_builder, "PADDING_MODE", "circular")
+    with raises(ExportError, "mismatch", "builder", folder, "changing_builder:build", "makes another network now"):
+        load(folder)
+    change(folder, probe=json.loads((folder / DESCRIPTION).read_text())["probe"] | {"images": 1})
+    with raises(ExportError, "mismatch", "builder"):
+        load(folder)
+
+
+def test_a_builder_that_draws_is_refused_when_it_draws_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(changing_builder, "DILATIONS", (2,))
+    folder = save_network(tmp_path / "n", *trained(CHANGING))  # the module at hand is the trained one
+    assert load(folder)
+    monkeypatch.setattr(changing_builder, "DILATIONS", (3,))
+    with raises(ExportError, "mismatch", "builder"):
+        load(folder)
+
+
+def test_a_folder_of_before_probes_is_read(tmp_path, monkeypatch):
+    folder = save_network(tmp_path / "n", *trained(CHANGING))
+    content = json.loads((folder / DESCRIPTION).read_text())
+    assert set(content.pop("probe")) == {"images", "logits"}
+    (folder / DESCRIPTION).write_text(json.dumps(content))
+    monkeypatch.setattr(changing_builder, "PADDING_MODE", "circular")
+    assert load(folder).shape == (1, 8, 8)
+
+
+def test_a_member_of_an_ensemble_that_changed_is_refused(tmp_path, monkeypatch):
+    network, description = trained(CHANGING)
+    other, _ = trained()
+    space = ensemble_space([(CHANGING, description.architecture), (toy_space(), toy_space().default_point())])
+    about = Description(**{**vars(description), "space": space, "architecture": Architecture({})})
+    folder = save_network(tmp_path / "n", Ensemble([network, other]), about)
+    images = torch.rand(4, 1, 8, 8)
+    torch.testing.assert_close(load(folder)(images), Network(about, Ensemble([network, other]))(images))
+    monkeypatch.setattr(changing_builder, "PADDING_MODE", "reflect")
+    with raises(ExportError, "mismatch", "builder"):
         load(folder)

@@ -7,7 +7,8 @@ from expecting import raises
 from torch import nn
 
 from nasforge.core.errors import DataError
-from nasforge.training.artifacts import load_weights, save_weights
+from nasforge.training.artifacts import load_probe, load_weights, save_weights, sha256_of, write_tensors
+from nasforge.training.probe import Probe
 
 
 @pytest.fixture
@@ -47,3 +48,15 @@ def test_a_changed_a_missing_and_a_foreign_file_are_refused(report, tmp_path):
         load_weights(tmp_path, artifact)
     with raises(DataError, "untrusted"):
         load_weights(tmp_path, dataclasses.replace(artifact, path="../secret.safetensors"))
+
+
+def test_a_probe_comes_back_with_the_weights(report, tmp_path):
+    state, probe = {"a": torch.zeros(4)}, Probe(2, (0.25, -1.5))
+    artifact = save_weights(state, report, probe=probe)
+    assert load_probe(tmp_path, artifact) == probe and load_weights(tmp_path, artifact).keys() == {"a"}
+    assert load_probe(tmp_path, save_weights(state, report)) is None
+    for damaged in ("{", "[]", '{"images": 3, "logits": [1]}'):
+        file = tmp_path / artifact.path
+        write_tensors(state, file, {"probe": damaged})
+        with raises(DataError, "unreadable", None, file):
+            load_probe(tmp_path, dataclasses.replace(artifact, sha256=sha256_of(file)))

@@ -32,6 +32,7 @@ from nasforge.exporters.network_folder import (
     save_network,
 )
 from nasforge.models.costs import costs_of, on_meta
+from nasforge.models.ensemble import Ensemble as EnsembleNetwork
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
 from nasforge.models.textbook import Textbook
@@ -321,9 +322,7 @@ class Work:
         """Write the ensemble as a network folder of its own."""
         networks = [load(self.experiment.folder / "finalists" / member) for member in members]
         space = ensemble_space([(n.description.space, n.architecture) for n in networks])
-        whole = build(space, Architecture({}), in_channels=self.data.shape[0], classes=len(self.data.class_names))
-        for slot, network in zip(whole.get_submodule("members").children(), networks, strict=True):
-            slot.load_state_dict(network.body.state_dict())
+        whole = EnsembleNetwork([network.body for network in networks])
         about: dict[str, Any] = {
             "finalist": name,
             "members": list(members),
