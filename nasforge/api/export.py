@@ -102,10 +102,12 @@ def export(
         DataError: the validation images cannot be loaded.
     """
     exporters = named_exporters(to)
-    named = next((place for place in places_of(experiment, runs_dir) if (place / DESCRIPTION).is_file()), None)
-    folder = named or owner_of(experiment, runs_dir)
-    with foreign(named or folder.parent, trust=trust):
-        return _export(named or best_of(folder), exporters, home_expanded(out), data)
+    places = places_of(experiment, runs_dir)
+    network = next((place for place in places if (place / DESCRIPTION).is_file()), None)
+    owner = next((place for place in places if (place / "best" / DESCRIPTION).is_file()), None)
+    owner = owner or network or owner_of(experiment, runs_dir)
+    with foreign(network or owner.parent, trust=trust):
+        return _export(network or best_of(owner), exporters, home_expanded(out), data)
 
 
 def _export(
