@@ -14,7 +14,7 @@ _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-st
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
-    *("--force-device-scale-factor=2", "--virtual-time-budget=10000"),
+    *("--force-device-scale-factor=2", "--virtual-time-budget=10000", "--run-all-compositor-stages-before-draw"),
 )
 
 
