@@ -17,7 +17,7 @@ from torch import nn
 
 from nasforge.api.export import _beside, best_of, export, validation_images
 from nasforge.api.predict import predict
-from nasforge.core.errors import DataError, ExportError
+from nasforge.core.errors import DataError, ExportError, JournalError
 from nasforge.data import load_data
 from nasforge.exporters import torch_export
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network, load, save_network
@@ -283,8 +283,8 @@ def test_a_full_disk_is_one_clear_error(experiment, tmp_path, name):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_experiment_without_best_says_so(tmp_path):
-    with raises(ExportError, "missing", None, tmp_path / "best"):
+def test_a_folder_with_nothing_to_ship_says_so(tmp_path):
+    with raises(JournalError, "unknown", "name", tmp_path, "no file journal.jsonl"):
         export(tmp_path, ["safetensors"], tmp_path / "out")
 
 
