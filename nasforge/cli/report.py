@@ -10,6 +10,7 @@ import typer
 
 from nasforge.cli import options
 from nasforge.cli.output import Outcome, line, say
+from nasforge.experiment.places import folder_of
 
 
 def report(
@@ -34,9 +35,10 @@ def report(
     nasforge report first --open
     nasforge report cells --out cells.html
     """
-    from nasforge.api.report import report as write_report
+    folder = folder_of(name, runs_dir)
+    from nasforge.api.report import report as write_report  # what draws takes a while to import
 
-    page = write_report(name, out=out, runs_dir=runs_dir)
+    page = write_report(folder, out=out)
     line(str(page))
     if show and not webbrowser.open(page.as_uri()):
         say("No browser was found here. Open the page by its path.")

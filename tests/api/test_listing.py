@@ -33,7 +33,10 @@ def runs(tmp_path):
 
 def write_fit(runs, *entries):
     (runs / "cells").mkdir()
-    lines = [{"kind": "begun", "schema": 1, "inputs": {}, "at": time.time() + 60, "used": 0.0}, *entries]
+    lines = [
+        {"kind": "begun", "schema": 1, "inputs": {"source": "photos"}, "at": time.time() + 60, "used": 0.0},
+        *entries,
+    ]
     (runs / "cells" / FIT).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return runs / "cells"
 

@@ -214,7 +214,7 @@ def test_rerun_compares_and_its_exit_code_tells(place, capfd, monkeypatch):
         ((*SEARCH, "--max-trials", "0"), "above 0"),
         ((*SEARCH, "--max-trials", "many"), "max-trials"),
         ((*SEARCH, "--max-trails", "4"), "max-trials"),
-        (("show", "../x"), "letters"),
+        (("show", "../x"), "no experiment '../x'"),
         (("show", "frist"), "no experiment 'frist'"),
         (("show", "first", "--rerun"), "no experiment"),
         (("describe", "tiny", "--shape", "32"), "3x32x32"),

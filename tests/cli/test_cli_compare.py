@@ -36,7 +36,7 @@ def test_campaign_then_a_second_look(place: Path, capfd: Any) -> None:
     code, out, err = nasforge(capfd, *CAMPAIGN, "--strategies", "evolution(sample=3)")
     assert code == 0, err
     assert "evolution(sample=3)" in out and "random" in out and "mean − 2 SE" in out
-    assert "at 6 charged trials" in out and "to the optimum of the signal, 0.75" in out
+    assert "at 6 charged trials" in out and "to the optimum of the signal (0.75)" in out
     assert "with fewer than 5 seeds" in out and "comparison.html, comparison.json" in out
     assert "4 of 4 searches done" in err
     code, out, err = nasforge(capfd, "compare", "camp", "--at", "3,6", "--axis", "trials", "--tracking-uri", "none")

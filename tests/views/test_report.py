@@ -249,7 +249,7 @@ def test_names_and_files(tmp_path: Path) -> None:
         nasforge.report("made", out=tmp_path / "nowhere" / "page.html", runs_dir=tmp_path / "runs")
     with raises(ConfigError, "unsupported", "model"):
         nasforge.report("campaign", runs_dir=tmp_path / "runs")
-    with raises(JournalError, "missing", "model", "nothing"):
+    with raises(JournalError, "unknown", "name", "nothing"):
         nasforge.report("nothing", runs_dir=tmp_path / "runs")
 
 

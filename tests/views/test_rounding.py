@@ -52,7 +52,7 @@ def test_other_numbers_are_rounded_as_python_rounds_them() -> None:
 
 
 def test_terminal_pages_and_drawings_round_alike() -> None:
-    assert in_terminal("val/accuracy", 0.98125) == on_page(0.98125, "val/accuracy") == "0.9813"
+    assert in_terminal(0.98125, "val/accuracy") == on_page(0.98125, "val/accuracy") == "0.9813"
     assert share_text(0.285) == "29%"
     assert on_page(0.0, "test/accuracy") == "0.0000", "the end of an interval looks like the other end"
     row = {"name": "a", "value": 0.12345, "low": None, "high": None, "won": True}

@@ -419,7 +419,7 @@ def test_trackers_show_the_search_under_the_name_of_the_fit(fitted):
 
 def test_an_unfinished_fit_has_no_result(tmp_path, capfd):
     show = ["show", "few", "--runs-dir", str(tmp_path)]
-    with log.FitLog(tmp_path / "few", {}, time.monotonic()):
+    with log.FitLog(tmp_path / "few", {"source": "photos"}, time.monotonic()):
         assert main(show) == 0 and "It is running" in capfd.readouterr().out
     with raises(JournalError, "empty", None, tmp_path / "few"):
         Fitted.read(tmp_path / "few")

@@ -420,7 +420,7 @@ def test_nothing_finished_is_said(folder):
 
 
 def test_no_experiment_is_said(tmp_path):
-    with raises(JournalError, "missing", None, tmp_path / "nothing"):
+    with raises(JournalError, "unknown", "name", tmp_path / "nothing"):
         retrain(tmp_path / "nothing")
     with raises(ExportError, "missing", None, tmp_path / "nothing"):
         load(tmp_path / "nothing")
