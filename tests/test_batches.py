@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from expecting import raises
 
-from nasforge.api.repeat import rerun
+from nasforge.api.rerun import rerun
 from nasforge.core.errors import SearchError
 from nasforge.core.events import SCHEMA, Asked, Header, Told
 from nasforge.core.trial import Charge, Measure, Proposal, Result, Score
@@ -117,7 +117,7 @@ def test_a_repetition_that_answers_fewer_of_a_batch_differs(tmp_path: Path, monk
         run(experiment, Scoring())
         folder = experiment.folder
     for evaluator, missing in ((Scoring(), set()), (Fewer(), {"score 3/zc/planted", "score 3/cost/params"})):
-        monkeypatch.setattr("nasforge.api.repeat.make_evaluator", lambda config, evaluator=evaluator: evaluator)
+        monkeypatch.setattr("nasforge.api.rerun.make_evaluator", lambda config, evaluator=evaluator: evaluator)
         assert {key for key in rerun(folder, 0).differing if key.startswith("score")} == missing
 
 

@@ -8,7 +8,7 @@ import pytest
 from expecting import raises
 
 from nasforge import export, resolve, retrain, search, tune
-from nasforge.api.repeat import rerun
+from nasforge.api.rerun import rerun
 from nasforge.cli import app as cli
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.events import Moved

@@ -1,1 +1,1 @@
-"""The public verbs, one file or folder each, named as in `nasforge.<verb>`."""
+"""The public verbs, one file or folder each, and the steps that several of them share."""

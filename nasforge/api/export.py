@@ -102,12 +102,20 @@ def export(
         DataError: the validation images cannot be loaded.
     """
     exporters = named_exporters(to)
-    places = places_of(experiment, runs_dir)
-    network = next((place for place in places if (place / DESCRIPTION).is_file()), None)
-    owner = next((place for place in places if (place / "best" / DESCRIPTION).is_file()), None)
-    owner = owner or network or owner_of(experiment, runs_dir)
-    with foreign(network or owner.parent, trust=trust):
-        return _export(network or best_of(owner), exporters, home_expanded(out), data)
+    network, place = _network_of(experiment, runs_dir)
+    with foreign(place, trust=trust):
+        return _export(network, exporters, home_expanded(out), data)
+
+
+def _network_of(experiment: str | Path, runs_dir: str | Path) -> tuple[Path, Path]:
+    """Return the network folder to ship, and the folder for whose files the user's consent counts."""
+    for place in places_of(experiment, runs_dir):
+        if (place / DESCRIPTION).is_file():
+            return place, place
+        if (place / "best" / DESCRIPTION).is_file():
+            return place / "best", place.parent
+    owner = owner_of(experiment, runs_dir)
+    return best_of(owner), owner.parent
 
 
 def _export(

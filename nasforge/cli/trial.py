@@ -163,7 +163,7 @@ def show_log(folder: Path, number: int) -> Outcome:
 
 def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool = False) -> Outcome:
     """Repeat a trial on `data`, if they were moved, and compare."""
-    from nasforge.api.repeat import rerun as repeat
+    from nasforge.api.rerun import rerun as repeat
 
     log().print(f"Repeating trial {number} of '{search_name(folder)}' ...")
     comparison = repeat(folder, number, data, trust=trust)

@@ -14,7 +14,7 @@ from torch import nn
 import nasforge
 from nasforge import registry
 from nasforge.api.forecast import forecast
-from nasforge.api.repeat import rerun
+from nasforge.api.rerun import rerun
 from nasforge.api.search import make_check, make_evaluator, make_header, make_pruner
 from nasforge.core.errors import ConfigError, DeviceLost, SearchError
 from nasforge.core.goals import Objective
