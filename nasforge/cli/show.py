@@ -92,7 +92,7 @@ def show(
             kind="conflict",
             key="top",
         )
-    if trial is None and not (importance or rerun or draw or log or place or "/" in name):
+    if trial is None and not (importance or rerun or draw or log or place):
         with view():
             folder = folder_of(name, runs_dir)
             kind = kind_of(folder)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
+from nasforge.core.checks import cut
 from nasforge.core.command_line import command_for, quoted, runs_dir_option
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
 from nasforge.core.paths import whole_path
 from nasforge.experiment.journal import FIT, JOURNAL, campaigns_in, experiment_of, experiments_in, fit_of, fits_in
 
+LONGEST_NAME = 255
+"""Bytes that the name of a file may have."""
 COMPARISON = "comparison.json"
 """The result of a comparison, in the folder of a campaign."""
 
 
 def kind_of(folder: Path) -> Literal["fit", "search", "campaign"] | None:
     """Return what a folder holds; None for nothing of NASForge. A comparison of other searches is a campaign too."""
-    try:
-        if (folder / FIT).is_file():
-            return "fit"
-        if (folder / JOURNAL).is_file():
-            return "search"
-        return "campaign" if (folder / COMPARISON).is_file() or experiments_in(folder) else None
-    except OSError:  # a name that is too long for a file
-        return None
+    if (folder / FIT).is_file():
+        return "fit"
+    if (folder / JOURNAL).is_file():
+        return "search"
+    return "campaign" if (folder / COMPARISON).is_file() or experiments_in(folder) else None
 
 
 def places_of(name: str | Path, runs_dir: str | Path) -> list[Path]:
@@ -33,6 +34,12 @@ def places_of(name: str | Path, runs_dir: str | Path) -> list[Path]:
         ConfigError: no file can have this name.
     """
     inside, path = whole_path(Path(runs_dir, name)), whole_path(name)
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+        raise ConfigError(
+            f"'{cut(str(name))}': no file has a name of more than {LONGEST_NAME} bytes; name an experiment or a folder",
+            kind="invalid",
+            key="name",
+        )
     return [place for place in dict.fromkeys((inside, path)) if place != whole_path(runs_dir)]
 
 
