@@ -74,9 +74,7 @@ def _write_best(folder: Path, state: State) -> Path:
         raise DataError(
             f"{folder / artifact.path}: the weights do not fit trial {trial.number}: {reason}", kind="mismatch"
         ) from None
-    probe = load_probe(folder, artifact)
-    different = "" if probe is None else mismatch(network, probe, data.shape)
-    if different:
+    if different := mismatch(network, load_probe(folder, artifact), data.shape):
         raise DataError(
             f"{folder / artifact.path}: builder '{config.space.builder}' makes another network now than in trial "
             f"{trial.number} ({different}); use the version of the builder that it was trained with",

@@ -276,8 +276,7 @@ def load(folder: Path | str, device: torch.device | str = "cpu", *, trust: bool 
             f"use the version of the builder that it was trained with. {one_line(error)}",
             kind="mismatch",
         ) from None
-    different = "" if probe is None else mismatch(body, probe, description.shape)
-    if different:
+    if different := mismatch(body, probe, description.shape):
         raise ExportError(
             f"{folder}: builder '{description.space.builder}' makes another network now than the trained one "
             f"({different}); use the version of the builder that it was trained with",

@@ -264,7 +264,21 @@ def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
 def without_tf32() -> Iterator[None]:
     """Let cuDNN's convolutions in fp32 keep all 24 bits; by default GPUs from Ampere on round their inputs to 11."""
     cudnn: Any = torch.backends.cudnn
-    places = (cudnn.conv, cudnn.rnn)  # torch wants both alike
+    with _all_bits(cudnn.conv, cudnn.rnn):  # torch wants both alike
+        yield
+
+
+@contextmanager
+def without_bf16() -> Iterator[None]:
+    """Let the CPU's products and convolutions in fp32 keep all 24 bits, also where the user asked torch for bf16."""
+    one_dnn: Any = torch.backends.mkldnn
+    with _all_bits(one_dnn.conv, one_dnn.matmul, one_dnn.rnn):
+        yield
+
+
+@contextmanager
+def _all_bits(*places: Any) -> Iterator[None]:
+    """Compute in fp32 as IEEE has it in some of torch's backends."""
     before = [place.fp32_precision for place in places]
     try:
         for place in places:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from nasforge.core.errors import one_line
 from nasforge.core.ranges import is_number
+from nasforge.training.device import without_bf16
 
 _LARGE, _TOO_LARGE = 2**19, 2**22
 """Numbers of two images from which on one image is taken; numbers of one image from which on there is no probe."""
@@ -87,14 +87,16 @@ def probe_of(network: nn.Module, shape: tuple[int, int, int]) -> Probe | None:
     return None
 
 
-def mismatch(network: nn.Module, probe: Probe, shape: tuple[int, int, int]) -> str:
+def mismatch(network: nn.Module, probe: Probe | None, shape: tuple[int, int, int]) -> str:
     """Return how the logits of a network differ from a probe; empty where they are the same.
 
     Args:
         network: on the CPU, with its weights; it stays as it is.
-        probe: of the network that it should be.
+        probe: of the network that it should be; None where none was kept, and so nothing differs.
         shape: channels, height, width of an image.
     """
+    if probe is None:
+        return ""
     try:
         copied = copy.deepcopy(network)  # modules may keep tensors of the first images that they see
     except Exception:
@@ -138,7 +140,7 @@ def _logits(
     pixels = torch.linspace(-1, 1, images * math.prod(shape), dtype=torch.float32).reshape(images, *shape) * scale
     modes = [(module, module.training) for module in network.modules()]
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False), _exact():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False), without_bf16():
             torch.default_generator.manual_seed(seed)
             output: Tensor = network.eval()(pixels)
     finally:
@@ -146,18 +148,3 @@ def _logits(
             module.training = mode
     flat = output.detach().float().flatten()
     return flat[:: max(1, math.ceil(flat.numel() / _KEPT))]
-
-
-@contextmanager
-def _exact() -> Iterator[None]:
-    """Let the CPU's matrix products and convolutions keep all bits of fp32, also where the user asked for bf16."""
-    one_dnn: Any = torch.backends.mkldnn
-    places = (one_dnn.conv, one_dnn.matmul, one_dnn.rnn)
-    before = [place.fp32_precision for place in places]
-    try:
-        for place in places:
-            place.fp32_precision = "ieee"
-        yield
-    finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
