@@ -1,9 +1,9 @@
 """Fashion-MNIST under a limit of parameters and FLOPs: the network of a search against a ResNet-preact-20.
 
-    NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py  # -> benchmarks/results/fashion_proof.json
-    NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --limits small --epochs 60 --seeds 5
-    NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --again --finalist --epochs 60 --seeds 1
-    NASFORGE_DATA=... OMP_NUM_THREADS=1 python benchmarks/fashion_proof.py --widened --finalist --epochs 60 --seeds 2
+    export NASFORGE_DATA=... OMP_NUM_THREADS=1
+    python benchmarks/fashion_proof.py  # -> benchmarks/results/fashion_proof.json
+    python benchmarks/fashion_proof.py --limits small --widened --finalist --epochs 60
+    python benchmarks/fashion_proof.py --again --widened --finalist --epochs 60
 
 `large` is 300k params and 40M FLOPs, `small` 100k and 15M. The search (`predictor`, space `fashion_proof.yaml`) trains
 networks on 20,000 of the training images and validates on 10,000 others: 3 epochs at 14x14 pixels, 3 at 28x28 if the
@@ -14,8 +14,8 @@ image is given apart. Two trainings run side by side, on one thread each. The sa
 with fewer minutes, more epochs or more seeds. Ctrl-C during the last trainings writes what is tested by then.
 
 `--finalist` trains both by a recipe for long schedules: batches of 256, a rate of 0.4, shifts of 4 pixels and cutout of
-10. `--again` takes the network of the result's last search instead of searching. `--widened` takes it too, and trains
-it as wide as the limits allow (`nasforge.retrain(widen=True)`).
+10. `--widened` trains the network of the search as wide as the limits allow (`nasforge.retrain(widen=True)`). `--again`
+takes the network of the result's last search instead of searching.
 """
 
 from __future__ import annotations
@@ -171,24 +171,21 @@ def write_row(result: Path, protocol: str, title: str, row: dict[str, Any]) -> N
 def last_search(limits: str) -> tuple[str, dict[str, Any]]:
     """The title of the last search within these limits, without its epochs, and the decisions that it found."""
     rows = json.loads(RESULT.read_text())["runs"]
-    without_search = (", again, ", ", widened, ")
-    of_searches = [title for title in rows if not any(how in title for how in without_search)]
-    title = [title for title in of_searches if title.startswith(f"{limits}, ")][-1]
-    return title.rpartition(", ")[0], rows[title]["finalists"][0]["architecture"]["values"]
+    title = [title for title in rows if title.startswith(f"{limits}, ") and ", again, " not in title][-1]
+    return ", ".join(title.split(", ")[:2]), rows[title]["finalists"][0]["architecture"]["values"]
 
 
 def main(description: str) -> None:
     parser = parser_of(description, minutes=90, epochs=12, seeds=3)
     parser.add_argument("--limits", choices=LIMITS, default="large")
     parser.add_argument("--finalist", action="store_true", help="train the last networks by the finalist's recipe")
-    origin = parser.add_mutually_exclusive_group()
-    origin.add_argument("--again", action="store_true", help="take the network of the result's last search")
-    origin.add_argument("--widened", action="store_true", help="take it with the widths that the limits allow")
+    parser.add_argument("--again", action="store_true", help="take the network of the result's last search")
+    parser.add_argument("--widened", action="store_true", help="train it with the widths that the limits allow")
     options = parser.parse_args()
-    title, network, how = f"{options.limits}, {options.minutes:g} minutes", None, ""
-    if options.again or options.widened:
-        how = "again" if options.again else "widened"
+    title, network = f"{options.limits}, {options.minutes:g} minutes", None
+    if options.again:
         title, network = last_search(options.limits)
+    origin, width = "again" if options.again else "", "widened" if options.widened else ""
     row = prove(
         "fashion_proof.yaml",
         {
@@ -199,14 +196,15 @@ def main(description: str) -> None:
         LIMITS[options.limits],
         [{"epochs": 3, "resolution": 14}, {"epochs": 6}, {"epochs": 12}],
         f"fashion_proof:{options.limits}",
-        "-".join(filter(None, ("fashion-proof", options.limits, how))),
+        "-".join(filter(None, ("fashion-proof", options.limits, origin, width))),
         options,
         network=network,
         widen=options.widened,
         recipe=FINALIST if options.finalist else None,
     )
     recipe = "finalist's recipe" if options.finalist else ""
-    write_row(RESULT, description, ", ".join(filter(None, (title, how, f"{options.epochs} epochs", recipe))), row)
+    title = ", ".join(filter(None, (title, origin, width, f"{options.epochs} epochs", recipe)))
+    write_row(RESULT, description, title, row)
 
 
 if __name__ == "__main__":

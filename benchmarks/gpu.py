@@ -556,10 +556,14 @@ def preact_resnet20(in_channels: int, classes: int, width: int = 16) -> nn.Modul
 
 
 def searched_network(file: Path, in_channels: int, classes: int) -> nn.Module:
-    """The network of a file: `{"space": name, "architecture": ...}`, or of the last whole run in fashion_proof.json."""
+    """The network of a file: `{"space": name, "architecture": ...}`, or of the last whole run in fashion_proof.json.
+
+    A run of the smaller class does not count: the ResNet beside it here has the size of the larger one.
+    """
     content = json.loads(file.read_text())
     if "runs" in content:
-        *_, finalist = (row["finalists"][0] for row in content["runs"].values() if row["finalists"])
+        large = [row for title, row in content["runs"].items() if title.startswith("large, ") and row["finalists"]]
+        finalist = large[-1]["finalists"][0]
         content = {"space": str(HERE / "fashion_proof.yaml"), "architecture": finalist["architecture"]}
     space = load_space(content["space"])
     return build(space, Architecture.from_json(content["architecture"]), in_channels=in_channels, classes=classes)
