@@ -98,7 +98,7 @@ def one_search(runner: str, epochs: int, trials: int, workers: int) -> dict[str,
     import torch
 
     import nasforge
-    from nasforge.api.search import make_evaluator
+    from nasforge.api.assembly import make_evaluator
 
     torch.set_num_threads(1)
     named: Any = runner if runner == "local" else {"name": runner, "max_concurrent_trials": workers, "cpus": workers}

@@ -15,7 +15,8 @@ sys.path.append(str(Path(__file__).parent / "evaluators/table"))
 from made_tables import config_of, flat, searched, space, written
 
 import nasforge
-from nasforge.api.search import make_evaluator, search
+from nasforge.api.assembly import make_evaluator
+from nasforge.api.search import search
 from nasforge.cli.app import main
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import header_of

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from nasforge.api.search import (
+from nasforge.api.assembly import (
     make_check,
     make_evaluator,
     make_pruner,

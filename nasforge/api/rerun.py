@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasforge.api.search import make_check, make_evaluator, worker_threads
+from nasforge.api.assembly import make_check, make_evaluator, worker_threads
 from nasforge.core.about import About, about_of
 from nasforge.core.errors import JournalError, SearchError
 from nasforge.core.trial import Artifact, Result, Trial

@@ -364,7 +364,7 @@ def signal_metric(options: Mapping[str, Any], objectives: Sequence[Objective] = 
 def limits_of(content: Any, evaluator: Named | None) -> tuple[Constraint, ...]:
     """Return constraints or targets, parsed where they are texts, on costs of a network or of the evaluator.
 
-    What a user's evaluator measures is known once it is made: see `nasforge.api.search.make_evaluator`.
+    What a user's evaluator measures is known once it is made: see `nasforge.api.assembly.make_evaluator`.
     """
     columns = evaluator.options.get("costs") if evaluator else None
     known = [*COSTS]

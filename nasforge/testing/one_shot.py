@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from nasforge import registry
-from nasforge.api.search import make_check, make_evaluator, make_header
+from nasforge.api.assembly import make_check, make_evaluator, make_header
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Measure, Proposal, Result, TrainShared
 from nasforge.experiment.experiment import Experiment

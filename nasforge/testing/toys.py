@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from nasforge.api.search import make_pruner, make_strategy
+from nasforge.api.assembly import make_pruner, make_strategy
 from nasforge.core.about import About
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.protocols import Report

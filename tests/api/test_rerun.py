@@ -11,8 +11,8 @@ from cli_toys import config_at
 from expecting import raises
 
 from nasforge import search
+from nasforge.api.assembly import worker_threads
 from nasforge.api.rerun import _check_again, _device, rerun
-from nasforge.api.search import worker_threads
 from nasforge.core.errors import BuildError, ConfigError, JournalError, TrustError
 from nasforge.core.ladder import Rung
 from nasforge.core.trial import Measure, Result, TrainShared

@@ -3,8 +3,9 @@ import json
 import pytest
 from expecting import raises
 
+from nasforge.api.assembly import make_strategy, suited_to_images
 from nasforge.api.compare import campaign_configs
-from nasforge.api.search import make_strategy, search, suited_to_images
+from nasforge.api.search import search
 from nasforge.api.starts import portfolio_for, with_starts
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.recipe import recipe_of

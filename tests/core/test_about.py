@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from expecting import raises
 
-from nasforge.api.search import make_check, make_evaluator, search
+from nasforge.api.assembly import make_check, make_evaluator
+from nasforge.api.search import search
 from nasforge.core.about import About, about_of
 from nasforge.core.errors import BuildError, ConfigError
 from nasforge.core.protocols import Checks, Preflight, Tabulated, Timed

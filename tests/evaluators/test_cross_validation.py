@@ -8,7 +8,7 @@ import torch
 from expecting import raises
 
 import nasforge
-from nasforge.api.search import make_evaluator
+from nasforge.api.assembly import make_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, DataError, NasforgeError
 from nasforge.core.ladder import Rung

@@ -9,8 +9,8 @@ from expecting import raises
 
 import nasforge
 from nasforge.api import compare as comparison
+from nasforge.api.assembly import make_evaluator, preflight
 from nasforge.api.retrain.networks import measure
-from nasforge.api.search import make_evaluator, preflight
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import DECODING
 from nasforge.core.goals import Objective

@@ -9,7 +9,7 @@ import pytest
 import torch
 from expecting import raises
 
-from nasforge.api.search import make_evaluator
+from nasforge.api.assembly import make_evaluator
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, NasforgeError, RecipeError
 from nasforge.core.goals import Objective

@@ -13,9 +13,9 @@ from torch import nn
 
 import nasforge
 from nasforge import registry
+from nasforge.api.assembly import make_check, make_evaluator, make_header, make_pruner
 from nasforge.api.forecast import forecast
 from nasforge.api.rerun import rerun
-from nasforge.api.search import make_check, make_evaluator, make_header, make_pruner
 from nasforge.core.errors import ConfigError, DeviceLost, SearchError
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung, proxy_metric

@@ -8,7 +8,8 @@ import pytest
 from expecting import raises
 
 from nasforge import registry
-from nasforge.api.search import make_evaluator, search
+from nasforge.api.assembly import make_evaluator
+from nasforge.api.search import search
 from nasforge.core.about import About
 from nasforge.core.errors import ConfigError, SearchError
 from nasforge.core.goals import Constraint

@@ -1,7 +1,8 @@
 import pytest
 from expecting import raises
 
-from nasforge.api.search import make_header, search, suited_to_images
+from nasforge.api.assembly import make_header, suited_to_images
+from nasforge.api.search import search
 from nasforge.core.about import About
 from nasforge.core.errors import ConfigError
 from nasforge.core.space import Choice, Decision, SearchSpace

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nasforge.api.assembly import make_pruner, make_strategy, preflight, suited_to_images, with_goal
 from nasforge.api.compare.campaign import (
     Progress,
     SearchOutcome,
@@ -22,14 +23,7 @@ from nasforge.api.compare.campaign import (
     same_search,
     worst_of,
 )
-from nasforge.api.search import (
-    make_pruner,
-    make_strategy,
-    preflight,
-    say_notes,
-    suited_to_images,
-    with_goal,
-)
+from nasforge.api.search import say_notes
 from nasforge.api.starts import with_starts
 from nasforge.api.stopping import terminable
 from nasforge.core.about import about_of

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any
 
 from nasforge import registry
-from nasforge.api import search as compose
-from nasforge.api.search import make_evaluator, search
+from nasforge.api.assembly import NoOptimum, make_evaluator, optimum_of
+from nasforge.api.search import search
 from nasforge.api.stopping import CONTINUES
 from nasforge.core.about import about_of
 from nasforge.core.architecture import digest
@@ -237,8 +237,8 @@ def optimum_or_note(config: ExperimentConfig, notes: list[str]) -> float | None:
         if table is None:
             return None
         notes += about_of(table).notes
-        return compose.optimum_of(config, evaluator_of(config))
-    except compose.NoOptimum as error:
+        return optimum_of(config, evaluator_of(config))
+    except NoOptimum as error:
         notes.append(f"no trials to the optimum: {error}")
     except NasforgeError as error:
         notes.append(f"final figures and evaluations to the optimum of a table are missing: {error}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
-from nasforge.api import search as compose
+from nasforge.api import search as searching
+from nasforge.api.assembly import suited_to_images
 from nasforge.api.fit.keeper import Keeper
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
@@ -70,7 +71,7 @@ def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int
             "tracking_uri": work.tracking_uri,
         }
     )
-    return compose.suited_to_images(replace(config, title=work.folder.name))
+    return suited_to_images(replace(config, title=work.folder.name))
 
 
 def _validates_every_epoch(work: Work) -> bool:
@@ -110,7 +111,7 @@ def search(work: Work) -> State:
     keeper = Keeper(work.log, until, plan.folds, work.say, last, plan.folds * plan.training)
     try:
         with trainings_end_by(keeper.deadline):
-            state = compose.search(
+            state = searching.search(
                 config, trackers=[keeper], say=_quietly(work.say), on_open=keeper.watch, patient=False
             )
     except TimeOver:  # the keeper's; a stop by the user goes on

@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from nasforge.api import search as compose
+from nasforge.api import search as searching
 from nasforge.api.fit.log import FitLog, Request
 from nasforge.api.fit.search import config_of, search
 from nasforge.api.fit.work import Work
@@ -103,10 +103,10 @@ def test_ctrl_c_while_mlflow_gets_the_rest_stops_a_fit(tmp_path, monkeypatch, pa
     more = {"epochs": 1, "budget": {"trials": 1}, "runs_dir": str(tmp_path), "name": "one"}
     config = resolve({**settings, **more})
     if patient:
-        assert compose.search(config, say=lambda text: None).counts()["finished"] == 1
+        assert searching.search(config, say=lambda text: None).counts()["finished"] == 1
     else:
         with pytest.raises(KeyboardInterrupt):
-            compose.search(config, say=lambda text: None, patient=False)
+            searching.search(config, say=lambda text: None, patient=False)
 
 
 @pytest.mark.parametrize(("options", "expected"), [(None, [3]), ({"validate_at": [3]}, [3]), ({}, None)])

@@ -7,7 +7,8 @@ import pytest
 from expecting import raises
 from made_tables import FLAT, Silent, config_of, flat, looked_up, nested, searched, space, table, written
 
-from nasforge.api.search import make_evaluator, search
+from nasforge.api.assembly import make_evaluator
+from nasforge.api.search import search
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Objective
 from nasforge.core.ladder import Rung

@@ -9,7 +9,8 @@ import pytest
 from expecting import raises
 from made_tables import FLAT, Silent, config_of, flat, looked_up, searched, space, table, written
 
-from nasforge.api.search import make_evaluator, search
+from nasforge.api.assembly import make_evaluator
+from nasforge.api.search import search
 from nasforge.cli.app import main
 from nasforge.core.errors import BuildError, ConfigError, DataError, NasforgeError
 from nasforge.core.space import Decision, Float, Int

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from made_tables import FLAT, Silent, config_of, flat, looked_up, space, table, written
 
+from nasforge.api.assembly import make_evaluator
 from nasforge.api.compare.campaign import optimum_or_note
-from nasforge.api.search import make_evaluator, search
+from nasforge.api.search import search
 from nasforge.cli.app import main
 from nasforge.core.space import Choice, Decision, Int
 from nasforge.core.trial import Measure
