@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nasforge.api.fit import judging
-from nasforge.api.fit.judging import Choice, calibrated, confusions, doubtful, is_constant, per_image
+from nasforge.api.fit.judging import Choice, confusions, doubtful, is_constant, per_image
 from nasforge.core.errors import SearchError
 from nasforge.core.metrics import short_name
 
@@ -36,8 +37,6 @@ def choose_winner(work: Work, candidates: list[Answered], others: list[Answered]
     ahead = [
         other.row.name for other in others if judging.is_ahead(per_image(shown, work.truth, other.probabilities), its)
     ]
-    temperature = judging.temperature_of(work.truth, winner.probabilities)
-    sure = calibrated(winner.probabilities, temperature)
     return work.log.write(
         "chosen",
         until=work.until,
@@ -48,8 +47,7 @@ def choose_winner(work: Work, candidates: list[Answered], others: list[Answered]
         tried=tried,
         beaten_by=ahead,
         nothing_learnt=is_constant(work.truth, winner.probabilities),
-        temperature=temperature,
-        unsure_below=judging.unsure_below(work.truth, sure),
+        **asdict(judging.calibrate(work.truth, winner.probabilities)),
         confused=[
             {
                 "class": work.data.class_names[c.truth],

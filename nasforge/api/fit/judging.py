@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nasforge.exporters.network_folder import Calibration
 from nasforge.tasks.metrics import balanced_accuracy, macro_f1
 from nasforge.views.statistics import wilson
 
@@ -15,7 +16,7 @@ _RESAMPLES = 1000
 
 
 def figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """`METRICS` and `loss`, the mean cross-entropy.
+    """`METRICS` and `loss`, the mean cross-entropy; the balanced accuracy over images of one class is NaN.
 
     Args:
         truth: N class numbers.
@@ -32,7 +33,10 @@ def figures(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 
 def intervals(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % intervals of `METRICS`: Wilson's for the accuracy, the others from bootstrap samples of the images."""
+    """95 % intervals of `METRICS`: Wilson's for the accuracy, the others from bootstrap samples of the images.
+
+    Those of a metric that is NaN are NaN, see `figures`.
+    """
     chosen = probabilities.argmax(1)
     rng = np.random.default_rng(seed)
     classes = probabilities.shape[1]
@@ -48,7 +52,7 @@ def intervals(truth: np.ndarray, probabilities: np.ndarray, seed: int = 0) -> di
         f1 = np.where(there, 2 * right / (of_truth + of_chosen), 0.0).sum(1) / there.sum(1)
     return {
         "accuracy": wilson(int((chosen == truth).sum()), len(truth)),
-        "balanced_accuracy": _middle(recall),
+        "balanced_accuracy": _middle(recall) if len(np.unique(truth)) > 1 else (math.nan, math.nan),
         "f1_macro": _middle(f1),
     }
 
@@ -203,6 +207,12 @@ def temperature_of(truth: np.ndarray, probabilities: np.ndarray) -> float:
         return float(-(targets * normalised).sum(1).mean())
 
     return float(math.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))
+
+
+def calibrate(truth: np.ndarray, probabilities: np.ndarray) -> Calibration:
+    """Return the calibration that answers on images ask for that the network was not trained on."""
+    temperature = temperature_of(truth, probabilities)
+    return Calibration(temperature, unsure_below(truth, calibrated(probabilities, temperature)))
 
 
 def calibrated(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -21,7 +21,7 @@ from nasforge.api.fit.report import write_report
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import BESIDE
 from nasforge.api.fit.search import candidates_of, search
-from nasforge.api.fit.ship import answer_of, keep_best, ship, test_answers_of, tested_once
+from nasforge.api.fit.ship import answer_of, calibration_of, keep_best, ship, test_answers_of, tested_once
 from nasforge.api.fit.work import Work, phase
 from nasforge.core.say import Say
 from nasforge.training.device import device_of
@@ -95,11 +95,12 @@ def _run(work: Work, say: Say) -> None:
                 networks.append(other.row)
     with phase(log, "learning curve"):
         curve = learning_curve(work, state, next(c for c in candidates if c.row.name == winner.name))
+    calibration = calibration_of(folders[winner.name], chosen)
     with phase(log, "test"):
         rows = []
         for row in networks:
             folder = folders[row.name]
-            temperature = float(chosen["temperature"]) if row is winner else 1.0
+            temperature = calibration.temperature if row is winner else 1.0
             rows.append(tested_once(work, row, folder.name, answer_of(work, folder, temperature)))
         on_test = OnTest(work.pool, request.seed)
         for other in others:
@@ -107,10 +108,10 @@ def _run(work: Work, say: Say) -> None:
             rows.append(tested_once(work, other.row, name, partial(on_test.answers, name)))
     rows.sort(key=lambda row: -row.val["accuracy"])
     won = next(row for row in rows if row.name == chosen["winner"])
-    keep_best(work, folders[won.name], chosen, won)
+    keep_best(work, folders[won.name], calibration, won)
     with phase(log, "export"):
         exported = ship(work)
-    content = {**_content(work, chosen, rows, exported), **curve}
+    content = {**_content(work, chosen, rows, exported), "unsure_below": calibration.unsure_below, **curve}
     with phase(log, "report"):
         write_report(work.folder / REPORT, work, content, test_answers_of(work, folders[won.name].name))
     content["seconds"] = round(log.used, 1)
@@ -140,7 +141,6 @@ def _content(work: Work, chosen: Mapping[str, Any], rows: Sequence[Row], exporte
         "test_seen_before": chosen["tested_before"],
         "confused": chosen["confused"],
         "doubtful": chosen["doubtful"],
-        "unsure_below": chosen["unsure_below"],
         "left_out": {**work.inspection["unreadable"], **work.inspection["left_out"]},
         "data_hash": work.whole.fingerprint,
         "resumed": work.log.resumed,

@@ -17,7 +17,7 @@ from nasforge.api.fit.rows import Row
 from nasforge.data import Split
 from nasforge.data.npz import write_npz
 from nasforge.data.sources import image_ids
-from nasforge.exporters.network_folder import Calibration, Network, load, save_network
+from nasforge.exporters.network_folder import Calibration, Network, description_of, load, save_network
 from nasforge.training.device import device_of
 from nasforge.training.scoring import answers
 
@@ -55,6 +55,12 @@ def test_answers_of(work: Work, what: str) -> Path:
     return work.folder / "answers" / f"{what.replace(' ', '_')}.npz"
 
 
+def calibration_of(folder: Path, chosen: Mapping[str, Any]) -> Calibration:
+    """Return the calibration of the winner: that of its folder where it was fine-tuned, else of the choice."""
+    kept = description_of(folder).calibration
+    return kept or Calibration(float(chosen["temperature"]), float(chosen["unsure_below"]))
+
+
 def answer_of(work: Work, folder: Path, temperature: float = 1.0) -> Callable[[Split], np.ndarray]:
     """Return the function that asks the network in a folder."""
 
@@ -65,12 +71,11 @@ def answer_of(work: Work, folder: Path, temperature: float = 1.0) -> Callable[[S
     return answer
 
 
-def keep_best(work: Work, folder: Path, chosen: Mapping[str, Any], row: Row) -> Path:
+def keep_best(work: Work, folder: Path, calibration: Calibration, row: Row) -> Path:
     """Make the winner `best/`, with its calibration and figures."""
     network = load(folder)
     metrics = {f"val/{key}": value for key, value in row.val.items()}
     metrics |= {f"test/{key}": value for key, value in row.test.items()}
-    calibration = Calibration(float(chosen["temperature"]), float(chosen["unsure_below"]))
     about = network.description
     description = replace(about, metrics={**about.metrics, **metrics}, calibration=calibration)
     return save_network(work.folder / BEST, network, description)

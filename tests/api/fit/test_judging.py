@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -163,3 +165,9 @@ def test_a_doubtful_label_is_as_likely_as_images_of_the_other_class_usually_are(
     probabilities[0] = (0.3, 0.7)
     probabilities[99] = (0.7, 0.3)
     assert [(row, likely) for row, likely, _ in judging.doubtful(truth, [probabilities])] == [(0, 1)]
+
+
+def test_images_of_one_class_have_no_balanced_accuracy_and_no_interval_of_it():
+    truth, probabilities = np.zeros(10, int), answers(np.zeros(10, int), np.ones(10, bool))
+    assert math.isnan(judging.figures(truth, probabilities)["balanced_accuracy"])
+    assert all(map(math.isnan, judging.intervals(truth, probabilities)["balanced_accuracy"]))

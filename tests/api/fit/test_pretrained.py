@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import urllib.error
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,13 +22,13 @@ from nasforge.api.export import export
 from nasforge.api.fit import Fitted
 from nasforge.api.fit.pretrained import probe, tune, weights
 from nasforge.api.fit.schedule import Plan
-from nasforge.api.fit.ship import ask
+from nasforge.api.fit.ship import ask, calibration_of
 from nasforge.cli.app import main
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
 from nasforge.data import load_data
 from nasforge.experiment.journal import FIT
-from nasforge.exporters.network_folder import load, save_network
+from nasforge.exporters.network_folder import Calibration, load, save_network
 from nasforge.settings.experiment import DataConfig, resolve
 from nasforge.training.meter import trainings_end_by
 
@@ -122,6 +123,10 @@ def test_it_is_fine_tuned_where_that_helps_on_the_first_split(fitted):
     trained = next(entry for entry in entries(fitted.folder, "trained") if entry["network"] == NAME)
     helped = tuning["after"] is not None and tuning["after"] > tuning["before"]
     assert trained["folder"] == f"finalists/{NAME}-" + ("tuned-e3" if helped else "linear")
+    (chosen,) = entries(fitted.folder, "chosen")
+    calibration = load(fitted.folder / "best").description.calibration
+    measured = tuning["calibration"] if helped else {key: chosen[key] for key in ("temperature", "unsure_below")}
+    assert asdict(calibration) == measured
 
 
 def test_the_winner_is_a_network_folder_that_needs_no_other_file(fitted, place, capfd):
@@ -268,7 +273,10 @@ def test_fine_tuning_changes_weights_and_keeps_batch_statistics(place, tmp_path)
     data, row = probed(place, limits=["flops<=20M"])
     folder = save_network(tmp_path / "linear", row.network, row.network.description)
     network, recipe = tuned(folder, data)
-    kept = load(tune.save_tuned(tmp_path / "tuned", network, recipe, 2))
+    measured, chosen = Calibration(1.5, 0.25), {"temperature": 2.0, "unsure_below": 0.5}
+    kept = load(tune.save_tuned(tmp_path / "tuned", network, recipe, 2, measured))
+    assert calibration_of(tmp_path / "tuned", chosen) == measured
+    assert calibration_of(folder, chosen) == Calibration(**chosen)
     before, after = row.network.body.state_dict(), kept.body.state_dict()
     assert set(before) == set(after) and kept.description.trained["epochs"] == 2
     changed = {key for key, tensor in before.items() if not torch.equal(tensor, after[key])}

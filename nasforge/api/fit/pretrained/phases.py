@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from nasforge.api.fit.ship import ask
 from nasforge.core.errors import BuildError
 from nasforge.core.metrics import short_name
 from nasforge.data.npz import write_npz
-from nasforge.exporters.network_folder import save_network
+from nasforge.exporters.network_folder import Calibration, save_network
 from nasforge.training.device import device_of
 
 if TYPE_CHECKING:
@@ -160,11 +161,12 @@ def _tuned(work: Work, name: str, epochs: int) -> Path:
         rows = np.searchsorted(work.places, asked.index)
         truth = asked.labels.numpy()
         figure = float(per_image(work.metric, truth, before[rows]).mean())
-        better = None
+        better, measured = None, {}
         if network is not None:
             probabilities = ask(network, asked, device)
             better = float(per_image(work.metric, truth, probabilities).mean())
-        entry = work.log.write("tuning", network=name, epochs=epochs, before=figure, after=better)
+            measured = {"calibration": asdict(judging.calibrate(truth, probabilities))}
+        entry = work.log.write("tuning", network=name, epochs=epochs, before=figure, after=better, **measured)
     if entry["after"] is None or entry["after"] <= entry["before"]:
         work.say(f"{name} keeps its linear classifier: fine-tuning did not help on the first split")
         return linear
@@ -173,4 +175,5 @@ def _tuned(work: Work, name: str, epochs: int) -> Path:
     if network is None:
         work.say(f"{name} keeps its linear classifier: fine-tuning was late, or diverged")
         return linear
-    return tune.save_tuned(folder, network, recipe, epochs)
+    calibration = Calibration(**entry["calibration"]) if "calibration" in entry else None  # older logs have none
+    return tune.save_tuned(folder, network, recipe, epochs, calibration)

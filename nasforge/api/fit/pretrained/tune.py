@@ -12,7 +12,7 @@ from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 from nasforge.api.fit.pretrained.probe import BATCH, Head
 from nasforge.core.recipe import Recipe
 from nasforge.data import Split
-from nasforge.exporters.network_folder import Network, load, save_network
+from nasforge.exporters.network_folder import Calibration, Network, load, save_network
 from nasforge.training.failures import TrainingFailed
 from nasforge.training.loop import train
 from nasforge.training.state import EPOCH_CHECKPOINT_S, Checkpoint
@@ -105,8 +105,10 @@ def tuned(
     return network.eval() if done.steps_done == epochs else None
 
 
-def save_tuned(folder: Path, network: Network, recipe: Recipe, epochs: int) -> Path:
-    """Keep a fine-tuned network in a folder."""
+def save_tuned(
+    folder: Path, network: Network, recipe: Recipe, epochs: int, calibration: Calibration | None = None
+) -> Path:
+    """Keep a fine-tuned network in a folder, with the calibration of its answers."""
     about = network.description
     trained = {**about.trained, "recipe": asdict(recipe), "epochs": epochs}
-    return save_network(folder, network, replace(about, trained=trained))
+    return save_network(folder, network, replace(about, trained=trained, calibration=calibration))
