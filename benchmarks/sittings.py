@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-from nasforge.experiment.journal import JOURNAL
+from nasforge.core.layout import JOURNAL
 from nasforge.experiment.state import load_state
 
 

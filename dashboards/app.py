@@ -25,8 +25,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from nasforge import registry
-from nasforge.api.report import REPORT, search_report
+from nasforge.api.report import search_report
 from nasforge.core.errors import NasforgeError
+from nasforge.core.layout import REPORT
 from nasforge.dashboards import pages
 from nasforge.dashboards.library import Entry, Library, View, entries_in, entry_of, signature
 from nasforge.views.explained import FOLDER

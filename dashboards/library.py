@@ -13,15 +13,8 @@ from typing import Any, NamedTuple
 
 from nasforge.api.fit.log import entries_of, finished_of, reading, winner_of
 from nasforge.core.errors import NasforgeError
-from nasforge.experiment.journal import (
-    FIT,
-    JOURNAL,
-    campaigns_in,
-    experiment_of,
-    experiments_in,
-    fits_in,
-    is_locked,
-)
+from nasforge.core.layout import FINALISTS, FIT, JOURNAL
+from nasforge.experiment.journal import campaigns_in, experiment_of, experiments_in, fits_in, is_locked
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
 from nasforge.views.results import networks_on_test
@@ -416,7 +409,7 @@ def facts_of(view: View) -> dict[str, Any]:
         "best": None if best is None else best.metrics.get(goal.metric),
     }
     outcome = fit_facts(view.entry.folder) if view.entry.kind == "fit" else {}
-    tested = networks_on_test(state, view.entry.folder / "finalists") if state.tests else []
+    tested = networks_on_test(state, view.entry.folder / FINALISTS) if state.tests else []
     won = next((row for row in tested if row["won"]), None)
     if won is not None:
         facts |= {"test": won["value"], "test_metric": won["metric"]}

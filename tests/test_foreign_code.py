@@ -15,8 +15,8 @@ from nasforge.cli import app as cli
 from nasforge.core import importing, trust
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import TrustError
+from nasforge.core.layout import DESCRIPTION
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.exporters.network_folder import DESCRIPTION
 from nasforge.models.ensemble import ensemble_space
 
 BUILDER = """

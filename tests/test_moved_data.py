@@ -12,9 +12,10 @@ from nasforge.api.rerun import rerun
 from nasforge.cli import app as cli
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.events import Moved
+from nasforge.core.layout import JOURNAL
 from nasforge.core.space import Choice, Decision, Float, SearchSpace
 from nasforge.data import load_data
-from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.models import reference
 from nasforge.models.reference import resnet

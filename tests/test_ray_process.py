@@ -17,7 +17,8 @@ import pytest
 from waiting import wait_until
 
 from nasforge.core.events import Interrupted
-from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.core.layout import JOURNAL
+from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.runners.ray_tune import private_folder as folders
 from nasforge.runners.ray_tune.private_folder import PREFIX, private_folder

@@ -14,9 +14,10 @@ from nasforge.api.search import search
 from nasforge.cli.app import main
 from nasforge.core.about import About
 from nasforge.core.errors import JournalError
+from nasforge.core.layout import JOURNAL
 from nasforge.core.trial import Measure, Origin, Proposal, Result
 from nasforge.experiment.experiment import Experiment
-from nasforge.experiment.journal import JOURNAL, read_events, read_lines
+from nasforge.experiment.journal import read_events, read_lines
 from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
 from nasforge.testing.journals import comparable_events

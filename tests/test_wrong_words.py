@@ -13,9 +13,10 @@ from nasforge.api.listing import listing
 from nasforge.cli.app import main
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import DataError, JournalError, SearchError
+from nasforge.core.layout import JOURNAL
 from nasforge.core.trial import Artifact, Charge, Failure, Measure, Origin, Proposal, Result
 from nasforge.experiment.experiment import Experiment
-from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
 from nasforge.testing.toys import Planted, toy_config, toy_experiment

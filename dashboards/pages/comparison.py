@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, NasforgeError
+from nasforge.core.layout import JOURNAL
 from nasforge.dashboards.library import IN_CAMPAIGN, Courses, Entry, Library, searches_of
 from nasforge.dashboards.pages.base import Query
-from nasforge.experiment.journal import JOURNAL
 from nasforge.experiment.places import COMPARISON
 from nasforge.views.comparison import compare_groups
 from nasforge.views.comparison_page import (

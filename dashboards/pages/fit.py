@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from nasforge.api.fit.log import entries_of, reading
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
+from nasforge.core.layout import BEST
 from nasforge.dashboards.library import Entry, fit_result, runs_now
 from nasforge.dashboards.pages.errors import errors_of_fit
 from nasforge.dashboards.pages.files import explanations, files_of
@@ -82,7 +83,7 @@ def fit_content(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, An
                 )
             )
     files = files_of(entry)
-    has_network = (entry.folder / "best").is_dir()
+    has_network = (entry.folder / BEST).is_dir()
     if has_network:
         commands.append(("Show where the network looks", command_for(entry.folder, "explain")))
     decisions, images = [], []

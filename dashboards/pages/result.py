@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from nasforge.api.fit.log import reading
+from nasforge.core.layout import FINALISTS
 from nasforge.core.metrics import short_name
 from nasforge.dashboards.library import View, fit_result
 from nasforge.dashboards.pages.base import headline
@@ -36,7 +37,7 @@ def result(view: View) -> dict[str, Any]:
     commands = list(content["commands"])
     if outcome is None and entry.kind != "fit":
         commands = [*commands_for(entry.folder, state), *commands]
-    tested = networks_on_test(state, entry.folder / "finalists")
+    tested = networks_on_test(state, entry.folder / FINALISTS)
     if tested and not content["rows"]:
         measure = short_name(tested[0]["metric"])
         content |= {"rows": tested, "bars": Markup(bars_of_test(tested, measure)), "measure": measure}  # noqa: S704

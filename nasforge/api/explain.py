@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from nasforge.api.predict import Predictor, image_files, network_of, predictor
 from nasforge.core.errors import ConfigError, DataError, ExportError, did_you_mean
+from nasforge.core.layout import BEST, JOURNAL, SEARCH
 from nasforge.data.image_data import load_data
 from nasforge.data.image_file import read_image, why_unreadable
-from nasforge.experiment.journal import JOURNAL, SEARCH
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import Network, replaced_folder
 from nasforge.views.explained import DESCRIPTION, FOLDER
@@ -138,7 +138,7 @@ def explain(
     if class_name is not None and class_name not in reader.class_names:
         hint = did_you_mean(class_name, reader.class_names)
         raise ConfigError(f"explain: the network has no class '{class_name}'; {hint}", kind="unknown", key="class")
-    owner = place.parent if place.name == "best" else place
+    owner = place.parent if place.name == BEST else place
     folder = (owner / FOLDER if out is None else Path(out)).absolute()
     pictures = _files(reader, images, skip) if images else _from_validation(reader, owner)
     return [_explain_one(reader, network, folder, name, truth, pixels, class_name) for name, truth, pixels in pictures]

@@ -17,14 +17,14 @@ from torch import Tensor
 from nasforge import registry
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, ExportError, did_you_mean
+from nasforge.core.layout import BEST, DESCRIPTION, JOURNAL
 from nasforge.core.protocols import Exporter
 from nasforge.core.trust import foreign
 from nasforge.data import ImageData, load_data
-from nasforge.experiment.journal import JOURNAL
 from nasforge.experiment.places import owner_of, places_of
 from nasforge.experiment.state import load_state
 from nasforge.exporters.model_card import is_unchanged, model_card, signed, written_files
-from nasforge.exporters.network_folder import DESCRIPTION, Network, load, one_error
+from nasforge.exporters.network_folder import Network, load, one_error
 from nasforge.exporters.verify import Agreement, verify
 from nasforge.models.ensemble import BUILDER as ENSEMBLE_BUILDER
 from nasforge.settings.experiment import DataConfig, with_absolute_paths
@@ -112,8 +112,8 @@ def _network_of(experiment: str | Path, runs_dir: str | Path) -> tuple[Path, Pat
     for place in places_of(experiment, runs_dir):
         if (place / DESCRIPTION).is_file():
             return place, place
-        if (place / "best" / DESCRIPTION).is_file():
-            return place / "best", place.parent
+        if (place / BEST / DESCRIPTION).is_file():
+            return place / BEST, place.parent
     owner = owner_of(experiment, runs_dir)
     return best_of(owner), owner.parent
 
@@ -271,7 +271,7 @@ def best_of(folder: Path) -> Path:
     Raises:
         ExportError: an experiment that has no network with weights yet.
     """
-    if not (folder / "best").is_dir() and (folder / JOURNAL).is_file():
+    if not (folder / BEST).is_dir() and (folder / JOURNAL).is_file():
         state = load_state(folder)
         best, lost = state.best, ""
         if best is not None:
@@ -281,7 +281,7 @@ def best_of(folder: Path) -> Path:
         raise ExportError(
             f"{folder}: nothing to ship: {lost or state.why_no_best}", kind="missing" if lost else "empty"
         )
-    return folder / "best"
+    return folder / BEST
 
 
 def validation_images(

@@ -8,17 +8,8 @@ from typing import Any
 
 from nasforge.api.fit.log import entries_of, finished_of, reading, winner_of
 from nasforge.core.errors import JournalError, NasforgeError
-from nasforge.experiment.journal import (
-    FIT,
-    JOURNAL,
-    SEARCH,
-    campaigns_in,
-    experiments_in,
-    fits_in,
-    is_locked,
-    lines_of,
-    without_collection,
-)
+from nasforge.core.layout import FIT, JOURNAL, SEARCH
+from nasforge.experiment.journal import campaigns_in, experiments_in, fits_in, is_locked, lines_of, without_collection
 from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import standing_of
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from nasforge.core.errors import DataError, ExportError, did_you_mean
+from nasforge.core.layout import BEST, DESCRIPTION, EXPORTED
 from nasforge.data.image_file import in_threads, read_image, shown, why_unreadable
 from nasforge.data.image_folder import images_below
 from nasforge.data.input_rule import InputRule
 from nasforge.experiment.places import places_of
 from nasforge.exporters import onnx
-from nasforge.exporters.network_folder import DESCRIPTION, Calibration, check_class_names, load
+from nasforge.exporters.network_folder import Calibration, check_class_names, load
 
 BATCH = 64
 _ONNX = "model.onnx"
@@ -164,10 +165,10 @@ def network_of(model: str | Path, runs_dir: str | Path) -> Path:
 
 def _network_in(folder: Path) -> Path | None:
     """Return the network folder or the ONNX file in `folder`, or `folder` itself if it is one; None: there is none."""
-    for place in (folder, folder / "best"):
+    for place in (folder, folder / BEST):
         if (place / DESCRIPTION).is_file():
             return place
-    files = (folder, folder / _ONNX, folder / "exported" / _ONNX)
+    files = (folder, folder / _ONNX, folder / EXPORTED / _ONNX)
     return next((file for file in files if file.is_file() and file.suffix == onnx.SUFFIX), None)
 
 

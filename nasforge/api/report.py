@@ -6,9 +6,10 @@ from pathlib import Path
 
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, ExportError, NasforgeError
+from nasforge.core.layout import FIT, REPORT
 from nasforge.core.paths import whole_path
 from nasforge.core.trust import view
-from nasforge.experiment.journal import FIT, without_collection
+from nasforge.experiment.journal import without_collection
 from nasforge.experiment.places import folder_of, kind_of
 from nasforge.experiment.state import State
 from nasforge.views.importance import importance_drawing
@@ -18,8 +19,6 @@ from nasforge.views.reader import Reader
 from nasforge.views.report import Extras, report_page
 from nasforge.views.svg import missing
 from nasforge.views.winner import winner_and_reference
-
-REPORT = "report.html"
 
 
 def report(model: str | Path, *, out: str | Path | None = None, runs_dir: str | Path = "runs") -> Path:

@@ -9,8 +9,9 @@ from typing import Any
 
 from nasforge.core.architecture import MODEL, TRAIN, Architecture, Value
 from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
+from nasforge.core.layout import JOURNAL
 from nasforge.core.space import SearchSpace
-from nasforge.experiment.journal import JOURNAL, experiment_of, experiments_in, fits_in, has_begun, read_header
+from nasforge.experiment.journal import experiment_of, experiments_in, fits_in, has_begun, read_header
 from nasforge.experiment.places import places_of
 from nasforge.experiment.state import load_state
 from nasforge.settings.experiment import ExperimentConfig, begins_with_default, suited_evaluator

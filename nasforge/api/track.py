@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from nasforge.api.fit.log import entries_of, finished_of
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import DataError, NasforgeError
+from nasforge.core.layout import BEST, DESCRIPTION, EXPORTED, JOURNAL
 from nasforge.core.say import Say, silent
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trust import foreign, view
-from nasforge.experiment.journal import JOURNAL, fit_of
+from nasforge.experiment.journal import fit_of
 from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import Reader
 
@@ -106,7 +107,8 @@ def _send_files(folder: Path, uri: str | None, state: State, limit_s: float = ma
     A report that `nasforge report` has written since the last event is sent as it is: it has the importance of
     decisions, which takes seconds.
     """
-    from nasforge.api.report import REPORT, search_report
+    from nasforge.api.report import search_report
+    from nasforge.core.layout import REPORT
     from nasforge.views.mlflow.files import FRONT, NETWORK, files_of, front_svg, log_files
     from nasforge.views.picture import write
 
@@ -178,7 +180,7 @@ def _register_winner(folder: Path, uri: str | None, say: Say) -> None:
     """
     fit = fit_of(folder)
     place = fit or folder
-    about = _tested(place / "best" / "network.json")
+    about = _tested(place / BEST / DESCRIPTION)
     if about is None:
         return
     from nasforge.views.mlflow.models import Winner, is_registered, register
@@ -187,7 +189,7 @@ def _register_winner(folder: Path, uri: str | None, say: Say) -> None:
         if is_registered(folder, uri, about):
             return
         with tempfile.TemporaryDirectory() as scratch:
-            exported = place / "exported" if fit else _exported(place, Path(scratch), say)
+            exported = place / EXPORTED if fit else _exported(place, Path(scratch), say)
             onnx, card = exported / "model.onnx", exported / "README.md"
             if not onnx.is_file():
                 return
@@ -214,7 +216,7 @@ def _exported(experiment: Path, scratch: Path, say: Say) -> Path:
     from nasforge.exporters.onnx import Onnx
 
     with foreign(experiment.absolute().parent):
-        model = load(experiment / "best")
+        model = load(experiment / BEST)
     Onnx().write(model, torch.zeros(2, *model.shape), scratch / "model")
     return scratch
 

@@ -13,6 +13,7 @@ from nasforge.cli import completion
 from nasforge.cli.options import Json, MovedData, MovedDataDir, Name, RunsDir, Trust
 from nasforge.cli.output import Outcome, line, log, table
 from nasforge.cli.settings import moved_data
+from nasforge.core.layout import EXPORTED
 from nasforge.experiment.journal import search_name
 from nasforge.experiment.places import owner_of
 from nasforge.views.rounding import fixed
@@ -46,7 +47,7 @@ def export(
     formats = [word.strip() for word in to.split(",")]
     for form in formats:
         registry.check_name("exporter", form)
-    return _export(folder, formats, out or folder / "exported", moved_data(data, data_dir), trust)
+    return _export(folder, formats, out or folder / EXPORTED, moved_data(data, data_dir), trust)
 
 
 def _export(

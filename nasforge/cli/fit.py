@@ -16,8 +16,9 @@ from nasforge.cli.output import Outcome
 from nasforge.cli.settings import check_data
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import StopNow
+from nasforge.core.layout import FIT, JOURNAL, SEARCH
 from nasforge.core.metrics import short_name
-from nasforge.experiment.journal import FIT, JOURNAL, SEARCH, is_locked
+from nasforge.experiment.journal import is_locked
 from nasforge.views.fit_remarks import more_photos, warnings_on
 from nasforge.views.rounding import fixed
 

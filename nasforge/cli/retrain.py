@@ -14,6 +14,7 @@ from nasforge.cli import completion, options
 from nasforge.cli.live import RetrainProgress
 from nasforge.cli.output import Outcome, line, log, metric_text, say, table
 from nasforge.cli.settings import moved_data, runner_and_recipe
+from nasforge.core.layout import BEST
 from nasforge.experiment.journal import search_name
 from nasforge.experiment.places import search_of
 from nasforge.views.rounding import fixed
@@ -134,7 +135,7 @@ def retrain(
         )
     _print(finalists)
     line(f"The first network is now {folder / 'best'}")
-    return Outcome({"experiment": search_name(folder), **finalists.to_json(), "best": str(folder / "best")})
+    return Outcome({"experiment": search_name(folder), **finalists.to_json(), "best": str(folder / BEST)})
 
 
 # --- what people read -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.architecture import digest
+from nasforge.core.layout import ARTIFACTS
 from nasforge.core.trial import Proposal, proposal_from_json
 
 
@@ -34,12 +35,12 @@ class Job:
     @property
     def checkpoint(self) -> Path:
         """The trial's training checkpoint, shared by all attempts."""
-        return self.experiment / "artifacts" / str(self.number) / "checkpoint.pt"
+        return self.experiment / ARTIFACTS / str(self.number) / "checkpoint.pt"
 
     @property
     def folder(self) -> Path:
         """This attempt's own folder."""
-        return self.experiment / "artifacts" / str(self.number) / f"attempt-{self.attempt}"
+        return self.experiment / ARTIFACTS / str(self.number) / f"attempt-{self.attempt}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON-able form."""

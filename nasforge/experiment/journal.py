@@ -20,14 +20,9 @@ from typing import IO, Any, NamedTuple
 from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError
 from nasforge.core.events import SCHEMA, SCHEMAS, Event, Header, event_from_json, event_to_json, header_of
+from nasforge.core.layout import ARTIFACTS, BEST, FINALISTS, FIT, JOURNAL, LOCK, SEARCH
 
-JOURNAL = "journal.jsonl"
-LOCK = "lock"
-FIT = "fit.jsonl"
-"""The log of a fit, which holds a search in its folder (nasforge/api/fit/log.py)."""
-SEARCH = "search"
-"""The search's folder in a fit's."""
-_WORK = ("artifacts", "best", "finalists")
+_WORK = (ARTIFACTS, BEST, FINALISTS)
 """Contents of an experiment's folder that no other journal may overwrite."""
 
 

@@ -9,8 +9,9 @@ from typing import Literal
 from nasforge.core.checks import cut
 from nasforge.core.command_line import command_for, quoted, runs_dir_option
 from nasforge.core.errors import ConfigError, JournalError, did_you_mean
+from nasforge.core.layout import FIT, JOURNAL
 from nasforge.core.paths import whole_path
-from nasforge.experiment.journal import FIT, JOURNAL, campaigns_in, experiment_of, experiments_in, fit_of, fits_in
+from nasforge.experiment.journal import campaigns_in, experiment_of, experiments_in, fit_of, fits_in
 
 LONGEST_NAME = 255
 """Bytes that the name of a file may have."""

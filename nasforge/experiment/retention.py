@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nasforge.core.errors import DataError
+from nasforge.core.layout import ARTIFACTS
 from nasforge.core.trial import CHECKPOINT, Artifact, Trial
 from nasforge.experiment.state import State
 
@@ -35,7 +36,7 @@ class Retention:
             DataError: a file to delete cannot be deleted, or a link on the way to it leads out of the folder.
         """
         result = trial.result
-        for leftover in (self._folder / "artifacts" / str(trial.number)).glob(f"{CHECKPOINT}.pt*"):
+        for leftover in (self._folder / ARTIFACTS / str(trial.number)).glob(f"{CHECKPOINT}.pt*"):
             self._delete([Artifact(leftover.relative_to(self._folder).as_posix(), "", 0)])
         needed = {weights for trial in state.open_trials if (weights := trial.weights) is not None}
         if result is not None and result.status == "finished" and result.artifacts and result.values is not None:

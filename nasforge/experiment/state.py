@@ -31,10 +31,11 @@ from nasforge.core.events import (
 from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.history import History
 from nasforge.core.ladder import Rung
+from nasforge.core.layout import JOURNAL
 from nasforge.core.pareto import front
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Result, Score, Step, TrainShared, Trial, made
-from nasforge.experiment.journal import JOURNAL, corrupt, experiment_of, lines_of, without_collection
+from nasforge.experiment.journal import corrupt, experiment_of, lines_of, without_collection
 from nasforge.experiment.places import places_of
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 from nasforge.core.architecture import Architecture
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import DataError, ExportError, SearchError, one_line
+from nasforge.core.layout import BEST
 from nasforge.core.recipe import recipe_of
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import ENSEMBLE
@@ -57,7 +58,7 @@ def _write_best(folder: Path, state: State) -> Path:
             f"{folder}: the best trial ({trial.number}) has no trained weights. Run: {command_for(folder, 'retrain')}",
             kind="missing",
         )
-    best = folder / "best"
+    best = folder / BEST
     if _is_retrained(best, trial.architecture):
         return best
     data = load_data(config.data)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from nasforge.core.layout import DESCRIPTION, WEIGHTS
 from nasforge.data.input_rule import CENTRE_CROP
 from nasforge.exporters.network_folder import Calibration, Description, Network
 from nasforge.exporters.verify import Agreement
@@ -19,7 +20,7 @@ from nasforge.exporters.verify import Agreement
 _MARK = "found by NASForge and trained on"
 """Words by which cards are known that have no signature."""
 _SIGNATURE = re.compile(r"<!-- nasforge export wrote (?P<names>.*); sha256 of this card: (?P<digest>\w+) -->\n\Z")
-_UNSIGNED = ("model.onnx", "model.pt2", "weights.safetensors", "network.json")
+_UNSIGNED = ("model.onnx", "model.pt2", WEIGHTS, DESCRIPTION)
 """Files next to a card that has no signature."""
 
 _BESIDE = {

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ConfigError, ExportError, NasforgeError, TrustError, one_line
+from nasforge.core.layout import BEST, DESCRIPTION, WEIGHTS
 from nasforge.core.space import SearchSpace
 from nasforge.core.trust import foreign
 from nasforge.data.input_rule import CENTRE_CROP, InputRule
@@ -32,8 +33,6 @@ from nasforge.training.artifacts import sha256_of, write_tensors
 from nasforge.training.probe import Probe, mismatch, probe_of
 
 SCHEMA = 1
-DESCRIPTION = "network.json"
-WEIGHTS = "weights.safetensors"
 TRAIN_AND_VALIDATION = "train and validation"
 """What `trained["parts"]` says of a network that was trained on both."""
 
@@ -335,7 +334,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         content = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-        inside = f"; did you mean {folder / 'best'}?" if (folder / "best" / DESCRIPTION).is_file() else ""
+        inside = f"; did you mean {folder / BEST}?" if (folder / BEST / DESCRIPTION).is_file() else ""
         raise ExportError(
             f"{folder}: not a network folder, {DESCRIPTION} is missing (found: {there}){inside}", kind="missing"
         ) from None

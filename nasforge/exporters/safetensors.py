@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from nasforge.core.errors import ExportError
-from nasforge.exporters.network_folder import WEIGHTS, Network, load, write_network
+from nasforge.core.layout import WEIGHTS
+from nasforge.exporters.network_folder import Network, load, write_network
 from nasforge.exporters.verify import Predict
 
 

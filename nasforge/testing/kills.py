@@ -19,6 +19,7 @@ from random import Random
 
 from nasforge import registry
 from nasforge.core.events import Asked, Event, Told
+from nasforge.core.layout import JOURNAL
 from nasforge.experiment.journal import read_events
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
@@ -174,7 +175,7 @@ def _asked(events: list[Event]) -> list[Asked]:
 
 
 def _events(folder: Path) -> list[Event]:
-    path = folder / NAME / "journal.jsonl"
+    path = folder / NAME / JOURNAL
     if not path.exists() or b"\n" not in path.read_bytes():
         return []  # the driver has not got as far as a whole header
     return read_events(folder / NAME)

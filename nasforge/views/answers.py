@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from nasforge.core.errors import DataError
+from nasforge.core.layout import ANSWERS, BEST
 from nasforge.core.paths import file_inside
 from nasforge.data.image_file import SUFFIXES, thumbnail
 from nasforge.experiment.state import State
 from nasforge.views.results import description_of, finalist_in_best
 
-FOLDER = "answers"
 """Folder of all answers, in the folder of a fit or an experiment."""
 MOST_IN_MATRIX = 30
 """Classes of a confusion matrix, at most; for more there are the pairs that are confused most often."""
@@ -99,7 +99,7 @@ class Mistake:
 
 def answers_file(experiment: Path, network: str) -> Path:
     """Return the file with the answers of a retrained network."""
-    return experiment / FOLDER / f"{network}.npz"
+    return experiment / ANSWERS / f"{network}.npz"
 
 
 def best_answers_file(experiment: Path) -> Path | None:
@@ -110,7 +110,7 @@ def best_answers_file(experiment: Path) -> Path | None:
 
 def class_names(folder: Path) -> list[str]:
     """Return the classes of the network in `best/`, as its description says; empty where it cannot be read."""
-    names = description_of(folder, "best").get("class_names", [])
+    names = description_of(folder, BEST).get("class_names", [])
     return [str(name) for name in names] if isinstance(names, list) else []
 
 

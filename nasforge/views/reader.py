@@ -25,7 +25,8 @@ from nasforge.core.events import (
     TestOpened,
     Told,
 )
-from nasforge.experiment.journal import JOURNAL, LOCK, is_locked, parse, without_collection
+from nasforge.core.layout import JOURNAL, LOCK
+from nasforge.experiment.journal import is_locked, parse, without_collection
 from nasforge.experiment.state import State
 from nasforge.views.tables import budget_used
 

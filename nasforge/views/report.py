@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for
+from nasforge.core.layout import FINALISTS
 from nasforge.core.metrics import short_name
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
@@ -85,7 +86,7 @@ def report_page(reader: Reader, extras: Extras) -> str:
     state = reader.state
     assert state is not None  # noqa: S101  (`refresh` raises otherwise)
     folder, shown = reader.folder, _Shown()
-    tested = networks_on_test(state, folder / "finalists")
+    tested = networks_on_test(state, folder / FINALISTS)
     parts = [
         f'<h1>{escape(state.name)} <span class="state {reader.standing}">{reader.standing}</span></h1>',
         page.paragraph(outcome_sentence(state, tested, reader.standing), "lead"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
+from nasforge.core.layout import BEST, DESCRIPTION
 from nasforge.core.metrics import short_name
 from nasforge.core.paths import inside
 from nasforge.core.trial import Measure, Trial
@@ -150,7 +151,7 @@ def _widened(about: Mapping[str, Any], state: State) -> Trial | None:
 
 def finalist_in_best(experiment: Path) -> str:
     """Return the name of the retrained network in `best/`; empty where nothing says which one that is."""
-    return str(description_of(experiment, "best").get("trained", {}).get("finalist", ""))
+    return str(description_of(experiment, BEST).get("trained", {}).get("finalist", ""))
 
 
 def description_of(finalists: Path, name: str) -> Mapping[str, Any]:
@@ -160,7 +161,7 @@ def description_of(finalists: Path, name: str) -> Mapping[str, Any]:
         finalists: folder of the retrained networks, which a link in it must not leave.
         name: of the network.
     """
-    path = inside(finalists, Path(name, "network.json"))
+    path = inside(finalists, Path(name, DESCRIPTION))
     if Path(name).name != name or path is None:
         return {}
     try:
@@ -312,7 +313,7 @@ def commands_for(folder: Path, state: State) -> list[tuple[str, str]]:
     commands = [("Search again, under another name", command_line(*words, *name))] if words else []
     if best is None:
         return [*commands, ("See all of it", command_for(folder, "show"))]
-    number, has_network = str(best.number), (folder / "best" / "network.json").is_file()
+    number, has_network = str(best.number), (folder / BEST / DESCRIPTION).is_file()
     if has_network:
         commands.append(("Name the class of new images", command_for(folder, "predict", "image.jpg")))
     commands.append(("Repeat the best trial and compare", command_for(folder, "show", "--trial", number, "--rerun")))

@@ -22,9 +22,10 @@ from nasforge.core.events import (
     Started,
     Told,
 )
+from nasforge.core.layout import ARTIFACTS, JOURNAL
 from nasforge.core.paths import file_inside
 from nasforge.core.trial import Score, TrainShared
-from nasforge.experiment.journal import JOURNAL, parse, search_name
+from nasforge.experiment.journal import parse, search_name
 from nasforge.experiment.state import State
 from nasforge.views.tables import steps_of
 from nasforge.views.texts import excess_text
@@ -102,7 +103,7 @@ def tracebacks(folder: Path, number: int) -> list[tuple[int, str]]:
     A file that a link leads out of the experiment's folder is left out.
     """
     kept = []
-    for path in (folder / "artifacts" / str(number)).glob(f"attempt-*/{TRACEBACK}"):
+    for path in (folder / ARTIFACTS / str(number)).glob(f"attempt-*/{TRACEBACK}"):
         attempt = path.parent.name.removeprefix("attempt-")
         if attempt.isdecimal() and (file := file_inside(folder, path.relative_to(folder))) is not None:
             text = file.read_text(encoding="utf-8", errors="replace")

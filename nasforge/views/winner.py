@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import ExportError, NasforgeError
+from nasforge.core.layout import BEST, DESCRIPTION, FINALISTS
 from nasforge.core.space import SearchSpace
 from nasforge.experiment.journal import loads
 from nasforge.views.results import finalist_in_best
@@ -25,8 +26,8 @@ def winner_and_reference(folder: Path) -> tuple[dict[str, list[Part]], list[str]
     Args:
         folder: of the search or fit, with `best` and `finalists`.
     """
-    folders = {WINNER: folder / "best"}
-    references = sorted((folder / "finalists").glob("*-for-*-seed*"))
+    folders = {WINNER: folder / BEST}
+    references = sorted((folder / FINALISTS).glob("*-for-*-seed*"))
     mine = finalist_in_best(folder).rpartition("-seed")[0]
     of_winner = [path for path in references if mine and f"-for-{mine}-seed" in path.name]
     for path in of_winner or references[:1]:
@@ -34,7 +35,7 @@ def winner_and_reference(folder: Path) -> tuple[dict[str, list[Part]], list[str]
     networks: dict[str, list[Part]] = {}
     problems = []
     for title, place in folders.items():
-        if not (place / "network.json").is_file():
+        if not (place / DESCRIPTION).is_file():
             continue
         try:
             networks[title] = parts_of_folder(place)
@@ -53,7 +54,7 @@ def parts_of_folder(folder: Path) -> list[Part]:
     """
     from nasforge.views.parts import parts_of  # torch, not before it is needed
 
-    path = folder / "network.json"
+    path = folder / DESCRIPTION
     try:
         about = loads(path.read_text(encoding="utf-8"))
         channels, height, width = (int(size) for size in about["shape"])

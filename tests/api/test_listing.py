@@ -11,7 +11,8 @@ import pytest
 from nasforge.api.listing import listing
 from nasforge.api.search import search
 from nasforge.cli import app as cli
-from nasforge.experiment.journal import FIT, JOURNAL, LOCK, fits_in, is_locked, lock_alone
+from nasforge.core.layout import FIT, JOURNAL, LOCK
+from nasforge.experiment.journal import fits_in, is_locked, lock_alone
 
 
 @pytest.fixture

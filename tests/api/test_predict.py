@@ -13,12 +13,13 @@ from nasforge.api.predict import predict, predictor
 from nasforge.api.prepare import prepare
 from nasforge.cli import app as cli
 from nasforge.core.errors import DataError, ExportError
+from nasforge.core.layout import DESCRIPTION
 from nasforge.data import image_folder, load_data
 from nasforge.data.image_file import read_image
 from nasforge.data.input_rule import CENTRE_CROP, InputRule, prepared
 from nasforge.exporters import onnx, standalone
 from nasforge.exporters.best import describe
-from nasforge.exporters.network_folder import DESCRIPTION, Calibration, Network, description_of, load, save_network
+from nasforge.exporters.network_folder import Calibration, Network, description_of, load, save_network
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
 

@@ -8,8 +8,8 @@ from nasforge.api.compare import campaign_configs
 from nasforge.api.search import search
 from nasforge.api.starts import portfolio_for, with_starts
 from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.layout import JOURNAL
 from nasforge.core.recipe import recipe_of
-from nasforge.experiment.journal import JOURNAL
 from nasforge.experiment.state import load_state
 from nasforge.models.network import fresh
 from nasforge.models.resolution import suited

@@ -30,10 +30,10 @@ from ports import free_port
 import nasforge
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import TestOpened, Told
+from nasforge.core.layout import JOURNAL
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.dashboards import launch, library
 from nasforge.dashboards.app import create_app
-from nasforge.experiment.journal import JOURNAL
 from nasforge.experiment.state import load_state
 from nasforge.views import texts
 from nasforge.views.svg import Axis, Bar, bars

@@ -14,8 +14,8 @@ from nasforge.api.retrain.networks import measure
 from nasforge.core.errors import ConfigError, JournalError
 from nasforge.core.events import DECODING
 from nasforge.core.goals import Objective
+from nasforge.core.layout import JOURNAL
 from nasforge.data import load_data
-from nasforge.experiment.journal import JOURNAL
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space, resolve
 

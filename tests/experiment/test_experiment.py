@@ -24,11 +24,12 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.goals import Budget
+from nasforge.core.layout import JOURNAL
 from nasforge.core.protocols import Report
 from nasforge.core.trial import Artifact, Charge, Measure, Proposal, Result
 from nasforge.experiment.experiment import Experiment, reopen
 from nasforge.experiment.job import Job
-from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
 from nasforge.runners.work import perform

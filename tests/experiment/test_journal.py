@@ -11,7 +11,8 @@ from expecting import raises
 
 from nasforge.core.errors import JournalError
 from nasforge.core.events import SCHEMA, Header, Reported, Started
-from nasforge.experiment.journal import JOURNAL, LOCK, Journal, dumps, loads, read_events
+from nasforge.core.layout import JOURNAL, LOCK
+from nasforge.experiment.journal import Journal, dumps, loads, read_events
 
 HEADER = Header(SCHEMA, "toy", {"budget": {}}, "abc", 0, {}, "")
 

@@ -13,9 +13,10 @@ from nasforge.api.listing import listing
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Ended, Extended, Header, Interrupted, Moved, TestOpened
+from nasforge.core.layout import JOURNAL
 from nasforge.core.trial import Artifact, Charge, Forecast, Measure, Origin, Proposal, Result, Score, TrainShared
 from nasforge.experiment.experiment import Experiment
-from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.testing.toys import nested_space, toy_config
 from nasforge.views import forecasts, policies, tables

@@ -8,7 +8,7 @@ import pytest
 from expecting import raises
 
 from nasforge.core.errors import ConfigError, JournalError
-from nasforge.experiment.journal import FIT, JOURNAL
+from nasforge.core.layout import FIT, JOURNAL
 from nasforge.experiment.places import COMPARISON, folder_of, kind_of, owner_of, search_of
 from nasforge.experiment.state import load_state
 

@@ -13,10 +13,11 @@ from expecting import raises
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.errors import BuildError, ExportError, JournalError
+from nasforge.core.layout import DESCRIPTION, WEIGHTS
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.data import load_data
 from nasforge.data.augment import normalise
-from nasforge.exporters.network_folder import DESCRIPTION, WEIGHTS, Description, Network, Normalise, load, save_network
+from nasforge.exporters.network_folder import Description, Network, Normalise, load, save_network
 from nasforge.models.ensemble import Ensemble, ensemble_space
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig

@@ -10,8 +10,9 @@ from expecting import raises
 from nasforge.api.search import search
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Started, Told
+from nasforge.core.layout import JOURNAL
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.experiment.journal import JOURNAL, read_events
+from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import State
 from nasforge.runners.simulated import run as simulate
 from nasforge.settings.experiment import resolve

@@ -7,8 +7,8 @@ import torch
 from nasforge.api.report import search_report
 from nasforge.api.search import search
 from nasforge.cli.app import main
+from nasforge.core.layout import JOURNAL
 from nasforge.data import load_data
-from nasforge.experiment.journal import JOURNAL
 from nasforge.experiment.state import load_state
 from nasforge.settings.experiment import DataConfig
 from nasforge.views.learnt import nothing_learnt, sentences_about, too_coarse

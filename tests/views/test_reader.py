@@ -13,8 +13,9 @@ from made_journal import header, mixed, point, trial, write
 
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Asked, Checked, Interrupted, Started, Told
+from nasforge.core.layout import JOURNAL
 from nasforge.core.trial import Measure, Result
-from nasforge.experiment.journal import JOURNAL, Journal
+from nasforge.experiment.journal import Journal
 from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import Reader
 

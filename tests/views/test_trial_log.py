@@ -8,8 +8,8 @@ from made_journal import header, mixed, point, trial, write
 
 from nasforge.core.errors import JournalError
 from nasforge.core.events import Asked, Checked, Interrupted, Reported, Started, Told
+from nasforge.core.layout import JOURNAL
 from nasforge.core.trial import Artifact, Measure, Origin, Result
-from nasforge.experiment.journal import JOURNAL
 from nasforge.views.trial_log import log_of, tracebacks
 
 

@@ -30,12 +30,13 @@ from nasforge.core.about import about_of
 from nasforge.core.architecture import Architecture
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, NasforgeError, TrackingError, did_you_mean
+from nasforge.core.layout import JOURNAL
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.say import Say, to_stderr
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import foreign, from_user
-from nasforge.experiment.journal import JOURNAL, dumps, experiments_in
+from nasforge.experiment.journal import dumps, experiments_in
 from nasforge.experiment.places import COMPARISON, folder_of, kind_of, search_of
 from nasforge.settings.experiment import DEFAULTS, ExperimentConfig, Named, check_experiment_name, resolve
 from nasforge.settings.values import NO_STARTS

@@ -16,30 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasforge.api.fit.log import (
-    BEST,
-    EXPORTED,
-    NO_PRETRAINED,
-    REPORT,
-    FitLog,
-    Request,
-    entries_of,
-    finished_of,
-    reading,
-    stamp_of,
-    winner_of,
-)
+from nasforge.api.fit.log import NO_PRETRAINED, FitLog, Request, entries_of, finished_of, reading, stamp_of, winner_of
 from nasforge.api.fit.plan import read_plan
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import PRESETS, seconds_of
 from nasforge.core import trust
 from nasforge.core.errors import ConfigError, DataError, JournalError, did_you_mean
+from nasforge.core.layout import BEST, EXPORTED, REPORT, SEARCH
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.say import Say, to_stderr
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.tracking_uri import tracking_uri as whole_uri
-from nasforge.experiment.journal import SEARCH
 from nasforge.registry import names
 from nasforge.settings.experiment import check_experiment_name
 from nasforge.settings.values import is_made, like_source, limits_of, made_of, unknown_source

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasforge.api.fit.log import FINALISTS
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import last_epochs, last_share, last_training_may_take
 from nasforge.api.retrain.networks import Retraining, train_network
 from nasforge.core.architecture import Architecture
+from nasforge.core.layout import DESCRIPTION, FINALISTS
 from nasforge.core.recipe import recipe_of
 from nasforge.core.trial import Trial
 from nasforge.data import load_data
-from nasforge.exporters.network_folder import DESCRIPTION, description_of
+from nasforge.exporters.network_folder import description_of
 from nasforge.models.costs import costs_of
 from nasforge.models.network import build
 from nasforge.training.state import EPOCH_CHECKPOINT_S

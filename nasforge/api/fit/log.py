@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError, one_line
+from nasforge.core.layout import FIT, JOURNAL
 from nasforge.core.metrics import short_name
 from nasforge.core.ranges import is_number, is_whole
 from nasforge.core.say import Say
-from nasforge.experiment.journal import FIT, JOURNAL, dumps, loads, lock_alone, unwritable
+from nasforge.experiment.journal import dumps, loads, lock_alone, unwritable
 
 SCHEMA = 1
-FINALISTS, BEST, EXPORTED, REPORT = "finalists", "best", "exported", "report.html"
 """Files in a fit's folder other than its log and its search."""
 NO_PRETRAINED = "none"
 """The value of `Request.pretrained` with which no cache is looked into."""

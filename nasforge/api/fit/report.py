@@ -16,6 +16,7 @@ from nasforge.api.fit.judging import Confusion, confusions
 from nasforge.api.fit.log import shown, winner_of
 from nasforge.api.fit.rows import METRICS
 from nasforge.core.errors import ConfigError
+from nasforge.core.layout import BEST
 from nasforge.core.metrics import short_name
 from nasforge.exporters.network_folder import load
 from nasforge.views import page
@@ -103,7 +104,7 @@ def _protocol(work: Work, content: Mapping[str, Any]) -> str:
 
 
 def _network(work: Work, content: Mapping[str, Any]) -> list[str]:
-    network = load(work.folder / "best")
+    network = load(work.folder / BEST)
     about = network.description
     classes = len(about.class_names)
     networks = {content["winner"]: parts_of(about.space, about.architecture, about.shape, classes)}

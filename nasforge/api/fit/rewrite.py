@@ -6,11 +6,11 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from nasforge.api.fit.log import REPORT, FitLog, Request, entries_of, finished_of, reading
+from nasforge.api.fit.log import FitLog, Request, entries_of, finished_of, reading
 from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.layout import FIT, REPORT
 from nasforge.core.say import silent
 from nasforge.core.tracking_uri import NO_TRACKING
-from nasforge.experiment.journal import FIT
 
 
 def rewrite_report(folder: Path, page: Path | None = None) -> Path:

@@ -14,7 +14,7 @@ from nasforge.api.fit.baselines import OnTest, measure_baselines
 from nasforge.api.fit.choice import choose_winner
 from nasforge.api.fit.curve import learning_curve, share_of_last
 from nasforge.api.fit.last import train_last
-from nasforge.api.fit.log import BEST, REPORT, FitLog, Request
+from nasforge.api.fit.log import FitLog, Request
 from nasforge.api.fit.plan import write_plan
 from nasforge.api.fit.pretrained.phases import linear_of, measure_pretrained, tune_last
 from nasforge.api.fit.report import write_report
@@ -23,6 +23,7 @@ from nasforge.api.fit.schedule import BESIDE
 from nasforge.api.fit.search import candidates_of, search
 from nasforge.api.fit.ship import answer_of, calibration_of, keep_best, ship, test_answers_of, tested_once
 from nasforge.api.fit.work import Work, phase
+from nasforge.core.layout import BEST, REPORT
 from nasforge.core.say import Say
 from nasforge.training.device import device_of
 

@@ -16,9 +16,10 @@ from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import VALIDATION_SHARE
 from nasforge.api.starts import CLASS_WEIGHTS
 from nasforge.core.errors import JournalError, SearchError, TimeOver
+from nasforge.core.layout import SEARCH
 from nasforge.core.say import Say
 from nasforge.core.space import Choice, Decision, SearchSpace
-from nasforge.experiment.journal import SEARCH, has_begun, read_header
+from nasforge.experiment.journal import has_begun, read_header
 from nasforge.experiment.state import State, load_state
 from nasforge.experiment.verdicts import nothing_is_admitted
 from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, load_space, resolve

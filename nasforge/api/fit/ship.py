@@ -12,8 +12,8 @@ import torch
 
 from nasforge.api import export as exporting
 from nasforge.api.fit.judging import calibrated
-from nasforge.api.fit.log import BEST, EXPORTED
 from nasforge.api.fit.rows import Row
+from nasforge.core.layout import ANSWERS, BEST, EXPORTED
 from nasforge.data import Split
 from nasforge.data.npz import write_npz
 from nasforge.data.sources import image_ids
@@ -52,7 +52,7 @@ def tested_once(work: Work, row: Row, what: str, answer: Callable[[Split], np.nd
 
 def test_answers_of(work: Work, what: str) -> Path:
     """Return the file that keeps the answers of a row on the test split."""
-    return work.folder / "answers" / f"{what.replace(' ', '_')}.npz"
+    return work.folder / ANSWERS / f"{what.replace(' ', '_')}.npz"
 
 
 def calibration_of(folder: Path, chosen: Mapping[str, Any]) -> Calibration:

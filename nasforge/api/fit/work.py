@@ -34,12 +34,13 @@ from nasforge.api.inspect import Inspection, inspect
 from nasforge.api.prepare import FILE, RESOLUTIONS, prepare, suggested_resolution
 from nasforge.core.errors import ConfigError, DataError, JournalError
 from nasforge.core.image_counts import FEWEST_IMAGES
+from nasforge.core.layout import FIT, SEARCH
 from nasforge.core.recipe import recipe_of
 from nasforge.core.say import Say
 from nasforge.core.space import SearchSpace
 from nasforge.data import ImageData, Split, load_data
 from nasforge.evaluators.cross_validation import in_folds
-from nasforge.experiment.journal import FIT, SEARCH, has_begun
+from nasforge.experiment.journal import has_begun
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.training.device import device_of

@@ -25,6 +25,7 @@ from nasforge.api.search import check_trackers, tracking
 from nasforge.api.track import track_results
 from nasforge.core.architecture import Value
 from nasforge.core.errors import ConfigError, ExportError, JournalError, SearchError, did_you_mean
+from nasforge.core.layout import BEST, FINALISTS
 from nasforge.core.protocols import Reference, Tracker
 from nasforge.core.ranges import check_whole
 from nasforge.core.say import Say, to_stderr
@@ -236,7 +237,7 @@ def _keep_best(folder: Path, first: Finalist) -> None:
             f"retraining the best failed with every seed; best/ is as it was. {first.retrained.failures[0]}",
             kind="failed",
         )
-    source = folder / "finalists" / first.retrained.networks[0]
+    source = folder / FINALISTS / first.retrained.networks[0]
     try:
         network = load(source)
     except ExportError as error:
@@ -246,12 +247,12 @@ def _keep_best(folder: Path, first: Finalist) -> None:
             f"{error}. It met the test split, so it is not trained again; retrain with other --epochs or more --seeds",
             kind="failed",
         ) from None
-    save_network(folder / "best", network, network.description)
+    save_network(folder / BEST, network, network.description)
 
 
 def _is_best(folder: Path, name: str) -> bool:
     """Return whether `best/` holds this retrained network, whole."""
     try:
-        return description_of(folder / "best").trained.get("finalist") == name
+        return description_of(folder / BEST).trained.get("finalist") == name
     except ExportError:
         return False

@@ -16,6 +16,7 @@ from torch import nn
 from nasforge.core.architecture import Architecture, Value
 from nasforge.core.errors import RecipeError, SearchError
 from nasforge.core.goals import Objective
+from nasforge.core.layout import DESCRIPTION
 from nasforge.core.recipe import Recipe
 from nasforge.core.space import SearchSpace
 from nasforge.data import load_data
@@ -23,7 +24,7 @@ from nasforge.data.npz import write_npz
 from nasforge.data.sources import image_ids
 from nasforge.data.split import Split
 from nasforge.exporters.best import describe
-from nasforge.exporters.network_folder import DESCRIPTION, TRAIN_AND_VALIDATION, save_network
+from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, save_network
 from nasforge.models.ensemble import Ensemble, Mirrored, TenCrops
 from nasforge.models.network import fresh
 from nasforge.settings.experiment import DataConfig

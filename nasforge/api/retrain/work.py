@@ -16,6 +16,7 @@ from nasforge.api.retrain.networks import VIEWS, Progress, Retraining, Trainer, 
 from nasforge.api.retrain.verdict import Ensemble, Finalist, Finalists, Retrained, judged, mean_of
 from nasforge.core.architecture import Architecture, Value, digest
 from nasforge.core.errors import ConfigError
+from nasforge.core.layout import DESCRIPTION, FINALISTS
 from nasforge.core.protocols import Reference
 from nasforge.core.recipe import SETTINGS, Recipe, recipe_of, steps_of
 from nasforge.core.space import SearchSpace
@@ -24,13 +25,7 @@ from nasforge.core.trust import typed
 from nasforge.data import ImageData
 from nasforge.experiment.experiment import Experiment
 from nasforge.exporters.best import describe
-from nasforge.exporters.network_folder import (
-    DESCRIPTION,
-    TRAIN_AND_VALIDATION,
-    description_of,
-    load,
-    save_network,
-)
+from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, description_of, load, save_network
 from nasforge.models.costs import costs_of, on_meta
 from nasforge.models.ensemble import Ensemble as EnsembleNetwork
 from nasforge.models.ensemble import ensemble_space
@@ -227,7 +222,7 @@ class Work:
         of_seeds = []
         for seed in range(self.seeds):
             whole_name = f"{name}-seed{seed}-e{self.epochs}{training.ending}"
-            folder = self.experiment.folder / "finalists" / whole_name
+            folder = self.experiment.folder / FINALISTS / whole_name
             where = (self.data_config, costs, self.device, self.data.fingerprint)
             what = (whole_name, folder, space, architecture, training.recipe, seed, self.epochs)
             of_seeds.append(Retraining(*what, *where, role, chosen.trial.number, widened, self.config.task, reference))
@@ -307,7 +302,7 @@ class Work:
         if len(members) < 2:
             return None
         name = f"ensemble-of-{len(members)}-{digest(members)[:12]}"
-        folder = self.experiment.folder / "finalists" / name
+        folder = self.experiment.folder / FINALISTS / name
         costs = {
             key: sum(finalist.retrained.costs[key] for finalist in best if finalist.retrained.networks)
             for key in ("cost/params", "cost/flops")
@@ -320,7 +315,7 @@ class Work:
 
     def _join(self, folder: Path, name: str, members: Sequence[str], costs: Mapping[str, float]) -> None:
         """Write the ensemble as a network folder of its own."""
-        networks = [load(self.experiment.folder / "finalists" / member) for member in members]
+        networks = [load(self.experiment.folder / FINALISTS / member) for member in members]
         space = ensemble_space([(n.description.space, n.architecture) for n in networks])
         whole = EnsembleNetwork([network.body for network in networks])
         about: dict[str, Any] = {

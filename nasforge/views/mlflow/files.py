@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nasforge.core.errors import TrackingError
+from nasforge.core.layout import REPORT
 from nasforge.core.tracking_uri import tracking_uri
 from nasforge.core.uri import without_password
 from nasforge.experiment.journal import fit_of
@@ -21,7 +22,7 @@ from nasforge.views.svg import standalone
 from nasforge.views.tables import front_axes
 
 NETWORK, FRONT = "network.svg", "front.svg"
-_WRITTEN = ("report.html", "calibration.html", "calibration.json", "calibration.png")
+_WRITTEN = (REPORT, "calibration.html", "calibration.json", "calibration.png")
 
 
 def files_of(folder: Path) -> dict[str, Path]:

@@ -14,10 +14,11 @@ from typing import Any
 
 from nasforge.core.errors import JournalError, TrackingError
 from nasforge.core.events import Event, Header
+from nasforge.core.layout import FIT, JOURNAL
 from nasforge.core.ranges import Range
 from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
 from nasforge.core.uri import without_password
-from nasforge.experiment.journal import FIT, JOURNAL, fit_of, parse, read_header, search_name
+from nasforge.experiment.journal import fit_of, parse, read_header, search_name
 
 IDS = "tracking.json"
 

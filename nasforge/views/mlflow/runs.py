@@ -27,6 +27,7 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.ladder import Rung
+from nasforge.core.layout import FINALISTS
 from nasforge.core.pareto import dominates
 from nasforge.core.recipe import SETTINGS
 from nasforge.core.trial import CHARGES, Measure, Proposal, Score, TrainShared, Trial
@@ -319,7 +320,7 @@ class Runs:
 
 def network_of(folder: Path | None, finalist: str) -> Mapping[str, Any]:
     """Return the description of a retrained network, as its file says; empty where it cannot be read."""
-    return {} if folder is None else description_of(folder / "finalists", finalist)
+    return {} if folder is None else description_of(folder / FINALISTS, finalist)
 
 
 def _prefix_of(trained: Mapping[str, Any]) -> str:

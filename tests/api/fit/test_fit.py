@@ -19,7 +19,7 @@ from nasforge.api.listing import listing
 from nasforge.cli.app import main
 from nasforge.cli.fit import _show as print_fit
 from nasforge.core.errors import ConfigError, DataError, JournalError, SearchError
-from nasforge.experiment.journal import FIT
+from nasforge.core.layout import FIT
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
 

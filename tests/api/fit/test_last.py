@@ -5,8 +5,8 @@ import json
 import pytest
 
 from nasforge.api.fit.last import _is_cut, _seconds_per_image
+from nasforge.core.layout import DESCRIPTION
 from nasforge.core.trial import Charge, Measure, Result, Step, Trial
-from nasforge.exporters.network_folder import DESCRIPTION
 from nasforge.testing.scripted import spec_of
 from nasforge.testing.strategies import MIXED
 

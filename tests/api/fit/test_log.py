@@ -7,7 +7,7 @@ from expecting import raises
 import nasforge
 from nasforge.api.fit.log import FitLog, _files_below, _stamp, entries_of, stamp_of
 from nasforge.core.errors import ConfigError, DataError, JournalError
-from nasforge.experiment.journal import FIT
+from nasforge.core.layout import FIT
 
 INPUTS = {"source": "/photos", "constraints": ["flops<=40M"], "seed": 0}
 

@@ -26,8 +26,8 @@ from nasforge.api.fit.ship import ask, calibration_of
 from nasforge.cli.app import main
 from nasforge.core.errors import ConfigError
 from nasforge.core.goals import Constraint
+from nasforge.core.layout import FIT
 from nasforge.data import load_data
-from nasforge.experiment.journal import FIT
 from nasforge.exporters.network_folder import Calibration, load, save_network
 from nasforge.settings.experiment import DataConfig, resolve
 from nasforge.training.meter import trainings_end_by

@@ -13,8 +13,9 @@ from nasforge.api.fit.work import Work
 from nasforge.api.starts import CLASS_WEIGHTS, with_starts
 from nasforge.core.errors import StopNow
 from nasforge.core.events import SCHEMA, Header
+from nasforge.core.layout import JOURNAL, SEARCH
 from nasforge.core.recipe import recipe_of
-from nasforge.experiment.journal import JOURNAL, SEARCH, Journal
+from nasforge.experiment.journal import Journal
 from nasforge.settings.experiment import resolve
 from nasforge.views.mlflow.tracker import MlflowTracker
 

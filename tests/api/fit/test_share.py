@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 import nasforge
 from nasforge.api.export import export
 from nasforge.api.fit.schedule import Plan
-from nasforge.experiment.journal import FIT
+from nasforge.core.layout import FIT
 from nasforge.experiment.state import load_state
 from nasforge.exporters.network_folder import load
 from nasforge.settings.experiment import resolve

@@ -13,8 +13,9 @@ from nasforge.api.retrain import networks, retrain
 from nasforge.api.retrain.work import Work
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import TestOpened
+from nasforge.core.layout import DESCRIPTION
 from nasforge.experiment.journal import read_events
-from nasforge.exporters.network_folder import DESCRIPTION, load
+from nasforge.exporters.network_folder import load
 from nasforge.testing.kills import command_line, descendants
 
 

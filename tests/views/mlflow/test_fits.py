@@ -15,7 +15,7 @@ from test_mlflow import client_of
 from nasforge.api.fit import fit
 from nasforge.api.fit.log import FitLog
 from nasforge.api.track import track, track_results
-from nasforge.experiment.journal import FIT, SEARCH
+from nasforge.core.layout import FIT, SEARCH
 from nasforge.settings.experiment import load_space
 
 ROWS = (

@@ -15,7 +15,7 @@ from test_mlflow import client_of
 from test_models import winner  # noqa: F401  (a fixture)
 
 from nasforge.api.track import track
-from nasforge.experiment.journal import SEARCH
+from nasforge.core.layout import SEARCH
 from nasforge.views.mlflow.campaigns import track_campaign
 from nasforge.views.mlflow.models import Winner, register
 

@@ -12,12 +12,12 @@ import torch
 
 from nasforge.api.fit import judging
 from nasforge.api.fit.judging import per_image
-from nasforge.api.fit.log import FINALISTS
 from nasforge.api.fit.pretrained import probe, tune
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.ship import ask
 from nasforge.core.errors import BuildError
+from nasforge.core.layout import FINALISTS
 from nasforge.core.metrics import short_name
 from nasforge.data.npz import write_npz
 from nasforge.exporters.network_folder import Calibration, save_network
