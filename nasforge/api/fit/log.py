@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
+from nasforge import registry
 from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError, one_line
@@ -116,7 +117,8 @@ def stamp_of(source: str, labels: str | None, folder: Path | None = None) -> str
 
 def _stamp(source: str, labels: str | None, below: Callable[[Path], Sequence[Path]]) -> str:
     seen = []
-    for text in (source, *([labels] if labels else [])):
+    named = source in registry.names("data")  # a folder of this name is not its data
+    for text in ([] if named else [source]) + ([labels] if labels else []):
         place = Path(text)
         try:
             files = below(place) if place.is_dir() else [place] if place.is_file() else []

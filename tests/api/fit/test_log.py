@@ -130,6 +130,12 @@ def test_the_stamp_is_of_the_images_alone(photos):
     assert stamp_of(str(photos), None) != before
 
 
+def test_a_registered_name_has_no_stamp_beside_a_folder_of_that_name(photos, monkeypatch):
+    photos.rename(photos.with_name("digits"))
+    monkeypatch.chdir(photos.parent)
+    assert stamp_of("digits", None) == "" != stamp_of("./digits", None)
+
+
 def test_the_stamp_is_of_images_behind_links_too(photos, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (photos / "cow").symlink_to(tmp_path / "elsewhere")
