@@ -18,6 +18,7 @@ from nasforge import registry
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, ExportError, did_you_mean
 from nasforge.core.layout import BEST, DESCRIPTION, JOURNAL
+from nasforge.core.paths import home_expanded
 from nasforge.core.protocols import Exporter
 from nasforge.core.trust import foreign
 from nasforge.data import ImageData, load_data
@@ -28,7 +29,6 @@ from nasforge.exporters.network_folder import Network, load, one_error
 from nasforge.exporters.verify import Agreement, verify
 from nasforge.models.ensemble import BUILDER as ENSEMBLE_BUILDER
 from nasforge.settings.experiment import DataConfig, with_absolute_paths
-from nasforge.settings.yaml_file import home_expanded
 from nasforge.training.artifacts import sha256_of
 
 CARDS = ("README.md", "MODEL_CARD.md")

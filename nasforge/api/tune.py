@@ -14,6 +14,7 @@ from nasforge.core.errors import ConfigError, JournalError, SpaceError, did_you_
 from nasforge.core.goals import Budget, Objective
 from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import PROXY
+from nasforge.core.paths import absolute_path
 from nasforge.core.protocols import Tracker
 from nasforge.core.recipe import settings_of
 from nasforge.core.say import Say, to_stderr
@@ -27,7 +28,6 @@ from nasforge.experiment.places import search_of
 from nasforge.experiment.state import State, load_state
 from nasforge.settings.experiment import NO_PRUNER, ExperimentConfig, Named, check_experiment_name, name_from, resolve
 from nasforge.settings.space_file import load_recipe
-from nasforge.settings.yaml_file import absolute_path
 
 _UNTRAINED = ("cost/", PROXY)
 _AFTER = ("name", "budget", "epochs", "seed", "runner", "pruner", "tracking_uri")

@@ -21,11 +21,11 @@ from nasforge.cli.output import Outcome, count_text, domain_text, line, size_jso
 from nasforge.cli.settings import check_data
 from nasforge.core.architecture import MODEL, Architecture, Value
 from nasforge.core.errors import BuildError, ConfigError, NasforgeError, RecipeError, SpaceError
+from nasforge.core.paths import home_expanded
 from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.models.resolution import suited
 from nasforge.settings.experiment import DataConfig, load_space
 from nasforge.settings.space_file import shipped_spaces
-from nasforge.settings.yaml_file import home_expanded
 from nasforge.views.texts import size_text
 
 if TYPE_CHECKING:

@@ -25,6 +25,41 @@ def whole_path(path: str | Path) -> Path:
         ) from None
 
 
+def absolute_path(text: str | Path, folder: Path | None = None) -> str:
+    """Return the absolute form of a path, since workers have another working folder.
+
+    Args:
+        text: from the user.
+        folder: where to look first, for paths in a file; else the working folder.
+    """
+    path = home_expanded(text)
+    relative = folder / path if folder else path
+    return str((relative if is_there(relative) else path).absolute())
+
+
+def path_or_name(text: str, folder: Path | None = None) -> str:
+    """Return the absolute path, but a plain name unchanged: no slash, no suffix, and no such file or folder."""
+    looks_like_path = "/" in text or text.startswith("~") or Path(text).suffix
+    absolute = absolute_path(text, folder)
+    return absolute if looks_like_path or (text and is_there(Path(absolute))) else text
+
+
+def home_expanded(path: str | Path) -> Path:
+    """Expand `~` or `~user` at a path's start; unchanged if there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a file or folder has this path; False too if the system cannot look the path up."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def inside(folder: Path, name: str | Path) -> Path | None:
     """Return the path of a name below a folder, links followed; None where it is outside or no file can have the name.
 

@@ -15,7 +15,7 @@ from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_me
 from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, Unit
-from nasforge.core.paths import whole_path
+from nasforge.core.paths import home_expanded, whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.core.tracking_uri import chosen_uri
@@ -43,7 +43,7 @@ from nasforge.settings.values import (
     with_absolute_paths,
     with_whole_paths,
 )
-from nasforge.settings.yaml_file import Document, home_expanded, read_yaml
+from nasforge.settings.yaml_file import Document, read_yaml
 
 __all__ = [
     "DataConfig",

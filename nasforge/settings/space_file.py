@@ -12,9 +12,10 @@ from typing import Any
 
 from nasforge.core.architecture import MODEL, TRAIN, Value
 from nasforge.core.errors import ConfigError, Problem, SpaceError, did_you_mean
+from nasforge.core.paths import absolute_path, home_expanded
 from nasforge.core.ranges import check_flag
 from nasforge.core.space import Choice, Decision, Domain, Float, Int, SearchSpace
-from nasforge.settings.yaml_file import Document, absolute_path, home_expanded, read_yaml
+from nasforge.settings.yaml_file import Document, read_yaml
 
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _EXPANDED, _DECISIONS = 10_000, 20_000

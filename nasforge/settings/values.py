@@ -18,11 +18,10 @@ from nasforge.core.errors import ConfigError, SpaceError, did_you_mean
 from nasforge.core.goals import COSTS, DEFAULT_METRIC, Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, ladder_to
 from nasforge.core.metrics import metric_of_column
-from nasforge.core.paths import like_path
+from nasforge.core.paths import absolute_path, is_there, like_path, path_or_name
 from nasforge.core.ranges import check_number, check_whole
 from nasforge.core.space import SearchSpace
 from nasforge.settings.space_file import load_recipe, load_space
-from nasforge.settings.yaml_file import absolute_path, is_there, path_or_name
 
 Goal = TypeVar("Goal", Objective, Constraint)
 
