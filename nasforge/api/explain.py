@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nasforge.api.predict import Predictor, image_files, network_of, predictor
+from nasforge.api.predict import Predictor, image_files, network_of, places_of_images, predictor
 from nasforge.core.errors import ConfigError, DataError, ExportError, did_you_mean
 from nasforge.core.layout import BEST, JOURNAL, SEARCH
 from nasforge.data.image_data import load_data
@@ -96,7 +96,7 @@ class Explanation:
 
 def explain(
     model: str | Path,
-    images: Sequence[str | Path] = (),
+    images: str | Path | Sequence[str | Path] = (),
     *,
     class_name: str | None = None,
     out: str | Path | None = None,
@@ -108,8 +108,8 @@ def explain(
 
     Args:
         model: the name of a fit or an experiment in `runs_dir`, its folder, or a network folder.
-        images: image files, and folders of images; none: the surest mistakes and the surest right answers among the
-            validation images of the fit or the experiment.
+        images: image files, and folders of images; or one of them. None: the surest mistakes and the surest right
+            answers among the validation images of the fit or the experiment.
         class_name: the class to explain; None: the likeliest one of each image.
         out: folder of the pictures; None: `explained` in the folder of the fit or the experiment.
         runs_dir: folder of fits and experiments.
@@ -123,9 +123,10 @@ def explain(
     Raises:
         ConfigError: the network has no such class, or more than 64 images are named.
         DataError: an image cannot be read, or there is none.
-        ExportError: there is no such network, or it has no maps to explain.
+        ExportError: there is no such network, it has no maps to explain, or the pictures cannot be written.
         TrustError: the network folder names code that you have not agreed to run.
     """
+    images = places_of_images("explain", images)
     place = network_of(model, runs_dir)
     if place.is_file():
         raise ExportError(
@@ -216,7 +217,6 @@ def _explain_one(
         silent=not heat.any(),
         stages=stages,
     )
-    folder.mkdir(parents=True, exist_ok=True)
     with replaced_folder(target) as temporary:
         image = _as_image(pixels)
         image.save(temporary / explanation.input)

@@ -127,10 +127,8 @@ def predict(
         DataError: there are no files, or a folder has no images.
         TrustError: the network folder names code that you have not agreed to run.
     """
-    files = [files] if isinstance(files, (str, Path)) else files
-    if any(not str(file).strip() for file in files):
-        raise DataError("predict: an image's path is empty; name files or folders of images", kind="empty")
-    predictions = list(predictor(model, runs_dir=runs_dir, trust=trust).predict(files))
+    places = places_of_images("predict", files)
+    predictions = list(predictor(model, runs_dir=runs_dir, trust=trust).predict(places))
     if not predictions:
         raise DataError("predict: there are no images to look at; name files or folders of images", kind="empty")
     return predictions
@@ -210,6 +208,18 @@ def _check_channels(place: Path, channels: Any, advice: str) -> None:
             f"{shown(place)}: the network takes images of {channels} channels, and files have 1 or 3; {advice}",
             kind="unsupported",
         )
+
+
+def places_of_images(verb: str, places: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    """Return the files and folders that a user names, one or several; `verb` is for the message.
+
+    Raises:
+        DataError: a path is empty, which would be the working folder.
+    """
+    several = [places] if isinstance(places, (str, Path)) else places
+    if any(not str(place).strip() for place in several):
+        raise DataError(f"{verb}: an image's path is empty; name files or folders of images", kind="empty")
+    return several
 
 
 def image_files(places: Iterable[str | Path]) -> Iterator[Path]:

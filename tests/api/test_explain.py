@@ -116,6 +116,25 @@ def test_what_cannot_be_explained_is_refused(runs, tmp_path):
         explain(tmp_path / "model.onnx", [photo], runs_dir=runs)
 
 
+def test_one_image_is_named_as_for_predict(runs, tmp_path, monkeypatch):
+    photo = runs.parent / "photos" / "cat" / "01.png"
+    for named in (photo, str(photo)):
+        (explanation,) = explain("s", named, runs_dir=runs, out=tmp_path)
+        assert explanation.image == str(photo)
+    monkeypatch.chdir(photo.parent)
+    for empty in ("", [photo, " "]):
+        with raises(DataError, "empty"):
+            explain("s", empty, runs_dir=runs, out=tmp_path)
+
+
+def test_a_place_that_takes_no_pictures_is_one_sentence(runs, tmp_path):
+    photo = runs.parent / "photos" / "cat" / "01.png"
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with raises(ExportError, "failed", None, tmp_path / "file"):
+            explain("s", [photo], runs_dir=runs, out=out)
+
+
 def test_the_command_prints_a_line_per_image(runs, capfd, tmp_path):
     photo = runs.parent / "photos" / "dog" / "02.png"
     words = ["explain", "s", str(photo), "--runs-dir", str(runs), "--out", str(tmp_path / "p")]
