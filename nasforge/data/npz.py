@@ -13,7 +13,7 @@ import numpy as np
 
 from nasforge.core.errors import DataError, one_line
 from nasforge.data.decoded import Allocate, Decoded, Source, number_classes, resized
-from nasforge.data.input_rule import InputRule
+from nasforge.data.input_rule import CENTRE_CROP, InputRule
 from nasforge.settings.experiment import DataConfig
 
 _LAYOUT = "N x H x W, or N x H x W x C with 1 to 4 channels"
@@ -99,7 +99,7 @@ def _read(path: Path, resolution: int | None, allocate: Allocate) -> Decoded:
     sizes = {split: len(piece) for split, piece in zip(suffixes, images, strict=True)}
     notes = (*_notes_on(path, pixels, scales, unread), *notes)
     groups = _groups(path, arrays[_GROUPS], sizes) if _GROUPS in arrays else None
-    rule = _input(path, arrays[_INPUT], whole.shape[1]) if _INPUT in arrays else None
+    rule = _input(path, arrays[_INPUT], whole.shape[1:]) if _INPUT in arrays else None
     return Decoded(whole, np.concatenate(numbered), sizes, class_names, notes, groups, rule)
 
 
@@ -116,8 +116,9 @@ def _groups(path: Path, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarr
     return np.unique(array, return_inverse=True)[1].astype(np.int64)
 
 
-def _input(path: Path, array: np.ndarray, channels: int) -> InputRule:
-    """Return the rule that the images were prepared by."""
+def _input(path: Path, array: np.ndarray, shape: tuple[int, ...]) -> InputRule:
+    """Return the rule that the images, of this shape (channels, height, width), were prepared by."""
+    channels, height, width = shape
     try:
         rule = InputRule.from_text(str(_texts(path, _INPUT, array.reshape(-1))[0]))
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -130,6 +131,13 @@ def _input(path: Path, array: np.ndarray, channels: int) -> InputRule:
     if rule.channels != channels:
         raise DataError(
             f"{path}: input says {rule.channels} channel(s), the images have {channels}. Prepare it again",
+            kind="conflict",
+            key="input",
+        )
+    if rule.resize == CENTRE_CROP and height != width:
+        raise DataError(
+            f"{path}: input says that a square was cut out of each image, and the images have {height} x {width} "
+            "pixels. Prepare the file again, or rename the array",
             kind="conflict",
             key="input",
         )

@@ -335,10 +335,18 @@ def test_an_input_rule_that_is_none_is_refused(tmp_path, text, expected):
 
 
 def test_an_input_rule_is_read_also_from_the_cache(tmp_path):
-    save(tmp_path / "a.npz", input=np.array(json.dumps(prepared(1).to_json())))
-    save(tmp_path / "b.npz", input=np.array(json.dumps(prepared(3).to_json())))
+    square = {"x_train": np.zeros((40, 6, 6), np.uint8), "x_test": np.zeros((10, 6, 6), np.uint8)}
+    save(tmp_path / "a.npz", input=np.array(json.dumps(prepared(1).to_json())), **square)
+    save(tmp_path / "b.npz", input=np.array(json.dumps(prepared(3).to_json())), **square)
     for _ in range(2):
         assert load(tmp_path / "a.npz").input == prepared(1)
         load_data.cache_clear()
     with raises(DataError, "conflict", "input", 3):
         load(tmp_path / "b.npz")
+
+
+def test_a_rule_that_cuts_squares_is_not_that_of_other_images(tmp_path):
+    save(tmp_path / "a.npz", input=np.array(json.dumps(prepared(1).to_json())))
+    with raises(DataError, "conflict", "input", "6 x 5"):
+        load(tmp_path / "a.npz")
+    assert load(tmp_path / "a.npz", resolution=4).input == prepared(1)
