@@ -159,10 +159,18 @@ def main() -> int:
     parser.add_argument("--model", default=Path(__file__).with_name("model.onnx"), help="default: model.onnx beside it")
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     options = parser.parse_args()
+    if any(not place.strip() for place in options.images):
+        parser.error("an image's path is empty; name files or folders of images")
     warnings.simplefilter("ignore")  # Pillow's, about metadata that nothing uses
     Image.MAX_IMAGE_PIXELS = None  # read_image has a limit of its own
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
+    try:
+        files = list(files_of(options.images))
+    except OSError as error:  # a folder that may not be read
+        reason = error.strerror or str(error)
+        print(f"{error.filename} cannot be read ({reason}); allow to read it, or name other folders", file=sys.stderr)
+        return 2
     try:
         session = onnxruntime.InferenceSession(str(options.model), providers=["CPUExecutionProvider"])
         metadata = session.get_modelmeta().custom_metadata_map
@@ -171,7 +179,7 @@ def main() -> int:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         print(f"{options.model} cannot be used ({reason}); name an exported model with --model", file=sys.stderr)
         return 2
-    answers = list(predict(session, files_of(options.images)))
+    answers = list(predict(session, files))
     if options.json:
         print(json.dumps(answers, ensure_ascii=False, indent=1))
     else:

@@ -1,6 +1,9 @@
+import errno
 import json
 import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +153,27 @@ def test_an_onnx_file_for_four_channels_is_refused(runs, tmp_path):
     onnx.Onnx().write(Network(about, body).eval(), torch.rand(2, 4, 16, 16), tmp_path / "model")
     with raises(ExportError, "unsupported", None, "4 channels"):
         predictor(tmp_path)
+
+
+def test_a_path_that_the_script_cannot_look_through_is_one_sentence(tmp_path, monkeypatch, capsys):
+    forbidden = tmp_path / "photos" / "private"
+    forbidden.mkdir(parents=True)
+    read = Path.iterdir
+
+    def iterdir(folder):
+        if folder == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return read(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(standalone.Image, "MAX_IMAGE_PIXELS", None)  # the script changes it
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(tmp_path / "photos")])
+    assert standalone.main() == 2
+    assert capsys.readouterr().err.startswith(f"{forbidden} cannot be read (Permission denied);")
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(forbidden), ""])
+    with pytest.raises(SystemExit, match="2"):
+        standalone.main()
+    assert "an image's path is empty" in capsys.readouterr().err
 
 
 def test_an_empty_path_and_a_missing_file_are_one_sentence(runs, tmp_path, capfd):
