@@ -15,6 +15,7 @@ from nasforge.core.trial import Measure, Result, Score
 from nasforge.strategies.predictor import Predictor
 from nasforge.strategies.predictor.regressors import Process, Trees
 from nasforge.strategies.random import Random
+from nasforge.strategies.starting import Starting
 from nasforge.strategies.weighted_ranks import worst_weighted
 from nasforge.testing.scripted import FLAT, MIXED, NESTED, closeness, drive, replay, spec_of
 
@@ -247,6 +248,30 @@ def test_what_is_scored_after_it_was_measured_is_learnt_alike_by_a_replay():
         replayed = make()
         replay(replayed, journal[: 2 * number])
         assert replayed.ask(number) == journal[2 * number][1]
+
+
+def test_points_that_the_search_begins_with_are_scored_and_learnt_from():
+    starts = [FLAT.sample(random.Random(number)) for number in range(6)]
+    make = lambda: Predictor(spec_of(FLAT, seed=0), zero_cost=["good"], screened=30, starts=4)  # noqa: E731
+    journal = scored_search(Starting(make(), starts), 12)
+    assert set(starts) <= set(journal[12][1].architectures)
+    replayed = Starting(make(), starts)
+    replay(replayed, journal[:20])
+    assert (10, replayed.ask(10)) == journal[20]
+
+
+def test_points_without_scores_are_not_counted_as_learnt():
+    """Those of a batch that the journal of an earlier version holds."""
+    for told in (finished(0.5), Result("rejected", metrics={"constraint/violation": 0.5})):
+        strategy = Predictor(spec_of(FLAT, seed=0), zero_cost=["good"], screened=30, starts=4)
+        points = [FLAT.sample(random.Random(number)) for number in range(20)]
+        for number, point in enumerate(points[:5]):
+            strategy.recall(number, Measure(point))
+            strategy.tell(number, told)
+        strategy.recall(5, Score(tuple(points[6:])))
+        strategy.tell(5, Result("finished", scores=tuple(map(scores_of, points[6:]))))
+        strategy._batches = 9  # the next batch is far off
+        assert strategy.ask(6).architecture in points[6:]
 
 
 def test_while_the_first_scores_are_out_there_is_nothing_to_ask():

@@ -100,7 +100,8 @@ class Predictor:
 
     Costs are no input, since a candidate's are known only after the check and follow from the decisions, unless
     zero-cost scores are asked for: then all candidates are scored in batches, each of them one trial, and their scores
-    and costs are inputs (as in White et al., above). The first batch is random, later ones hold what is near the best.
+    and costs are inputs (as in White et al., above). The first batch is random
+    and has the points that the search begins with, later ones hold what is near the best.
 
     Args:
         spec: space and seed of the search; any number of objectives.
@@ -250,6 +251,8 @@ class Predictor:
             first: Iterable[Architecture] = (self._space.sample(rng) for _ in range(self._screened))
             if self._space.size <= self._screened:
                 first = self._space.points()
+            # a model can learn from the points that the search begins with only where they have scores
+            first = (*(told.point for told in self._told), *self._running.values(), *first)
             return tuple({point.point_id: point for point in first}.values())
         best = self._measured()
         if len(best) < self._starts * _RESCORED ** (self._batches - 1):
@@ -289,8 +292,8 @@ class Predictor:
     def _promising(self, number: int, rng: random.Random) -> _Promising | None:
         """Return the candidate with the highest draw; None without enough trials, or without unseen candidates."""
         trials = self._measured()
-        ready = len(trials) >= self._starts
-        refused = sum(told.violation > 0 for told in self._told)
+        ready = sum(self._can_be_learnt(told.point) for told, _ in trials) >= self._starts
+        refused = sum(told.violation > 0 and self._can_be_learnt(told.point) for told in self._told)
         if not (ready or self._scored or refused >= _REFUSED):
             return None
         weights = rng.getrandbits(64)
