@@ -17,6 +17,7 @@ _WORST = -1.0
 
 _REJECTION = 2.0
 _SMALLEST_RATIO = 1e-9
+_STEEPEST = 600.0
 
 
 class Rewards:
@@ -90,7 +91,7 @@ def shaped(
     Raises:
         SearchError: a cost is missing.
     """
-    product = 1.0
+    logarithm = 0.0  # of the product, which steep exponents would make too large or too small for a float
     for target in targets:
         if target.metric not in costs:
             raise SearchError(
@@ -100,7 +101,8 @@ def shaped(
                 key=target.metric,
             )
         ratio = max(_SMALLEST_RATIO, costs[target.metric] / target.bound)
-        product *= ratio ** (within if ratio <= 1 else beyond)
+        logarithm += (within if ratio <= 1 else beyond) * math.log(ratio)
+    product = math.exp(max(-_STEEPEST, min(_STEEPEST, logarithm)))
     return value * product if value > 0 else value / product
 
 

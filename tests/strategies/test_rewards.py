@@ -86,6 +86,13 @@ def test_missing_a_target_makes_a_negative_value_worse_too():
     assert shaped(-0.5, {"cost/flops": 0.0}, (FLOPS,), -0.1, -1.0) > -0.5
 
 
+@pytest.mark.parametrize("value", [0.5, -0.5])
+def test_steep_exponents_stay_within_what_a_float_holds(value):
+    far, near = (shaped(value, {"cost/flops": cost}, (FLOPS,), 0.0, -60.0) for cost in (1e8, 200.0))
+    assert -math.inf < far < near < value
+    assert value < shaped(value, {"cost/flops": 0.1}, (FLOPS,), -120.0, -1.0) < math.inf
+
+
 def test_targets_turn_the_order():
     with_target, without = Rewards((FLOPS,)), Rewards()
     for rewards in (with_target, without):
