@@ -224,10 +224,13 @@ def accuracies(
     Search", Zela et al. 2020, https://arxiv.org/abs/1909.09656).
 
     Returns:
-        `supernet/accuracy`, `supernet/derived_accuracy`, on (at most 1,000 images of) the validation split.
+        `supernet/accuracy`, `supernet/derived_accuracy`, on (at most 1,000 evenly spaced images of) the validation
+        split.
     """
     supernet = relaxed.supernet
-    validation = data.validation.subset(torch.arange(min(_DIAGNOSED_IMAGES, len(data.validation))))
+    # evenly spaced, since a folder of images has one class after the other
+    images, count = len(data.validation), min(_DIAGNOSED_IMAGES, len(data.validation))
+    validation = data.validation.subset(torch.arange(count) * images // count)
     if not relaxed.relaxation.single and not supernet.widths:
         supernet.mix(
             {

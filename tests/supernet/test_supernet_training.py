@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from nasforge.data.augment import normalise
 from nasforge.models.costs import count_flops
 from nasforge.models.network import build
 from nasforge.settings.experiment import DataConfig, load_space
+from nasforge.supernet import job
 from nasforge.supernet.job import halves, recipe_point
 from nasforge.supernet.network import build_supernet
 from nasforge.supernet.paths import SampledPaths, fair, mean_flops, uniform
 from nasforge.supernet.relaxations import relaxation_of
+from nasforge.supernet.relaxed import Relaxed
 from nasforge.training.loop import train
 from nasforge.training.recalibration import recalibrate
 from nasforge.training.state import Checkpoint
@@ -83,6 +86,17 @@ def test_a_training_split_is_divided_without_overlap(data):
         first.labels, torch.tensor([data.train.labels[list(data.train.index).index(i)] for i in first.index])
     )
     assert not torch.equal(halves(data.train, 0.5, 2)[0].labels, first.labels)
+
+
+def test_diagnostics_look_at_images_of_all_classes(space, data, monkeypatch):
+    """A folder of images has one class after the other."""
+    measured = []
+    monkeypatch.setattr(job, "_DIAGNOSED_IMAGES", 20)
+    monkeypatch.setattr(job, "score", lambda network, split, **_: measured.append(split) or {"accuracy": 0.5})
+    by_class = replace(data, validation=data.validation.subset(data.validation.labels.argsort()))
+    relaxed = Relaxed(build_supernet(space, 1, 10), "gumbel_hard")
+    job.accuracies(relaxed, by_class, data.train, Recipe(), torch.device("cpu"), False, torch.contiguous_format)
+    assert [(len(split), len(split.absent)) for split in measured] == [(20, 0)] * 2
 
 
 def test_one_path_a_step_in_training_and_none_in_eval(space):
