@@ -44,11 +44,20 @@ class Mixture(nn.Module):
     """
 
     def __init__(self, key: str, modules: Mapping[Value, nn.Module]) -> None:
+        """Hold the options; raises BuildError for two of one name, such as `1` and `"1"`."""
         super().__init__()
         self.key = key
         self.values = tuple(modules)
         for value, module in modules.items():
-            self.add_module(option_name(key, value), module)
+            name = option_name(key, value)
+            if name in self._modules:
+                raise BuildError(
+                    f"decision '{MODEL}{key}' has two options that a supernet names {name}, one of them {value!r}; "
+                    "rename one",
+                    kind="duplicate",
+                    key=MODEL + key,
+                )
+            self.add_module(name, module)
         self._active: tuple[tuple[str, torch.Tensor | None], ...] = ()
 
     def activate(self, value: Value) -> None:

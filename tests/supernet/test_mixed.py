@@ -131,6 +131,13 @@ def test_options_that_are_no_modules_cannot_be_mixed():
     assert Mixed(space(size=Choice((2,))))("size", {1: lambda: 1, 2: lambda: 2}) == 2
 
 
+@pytest.mark.parametrize("options", [(1, "1"), (True, "True"), ("a.b", "a:b")])
+def test_options_of_one_name_are_refused(options):
+    """The last one would take the place of the others."""
+    with raises(BuildError, "duplicate", "model.op"):
+        Mixed(space(op=Choice(options)))("op", dict.fromkeys(options, nn.Identity))
+
+
 def test_unknown_decisions_options_and_unread_ones():
     pick = Mixed(space(op=Choice(("a", "b")), other=Choice((1, 2))))
     with raises(BuildError, "unknown", "model.depth"):
