@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from nasforge.core.errors import ConfigError
 from nasforge.core.ranges import check_whole
 from nasforge.pruners.standing import Crowds
 from nasforge.settings.spec import SearchSpec
@@ -23,7 +24,14 @@ class Median:
 
     def __init__(self, spec: SearchSpec, *, warmup_trials: int = 5) -> None:
         check_whole(warmup_trials, "pruner 'median': warmup_trials", 1)
-        self._first = next(rung.epochs for rung in spec.ladder if not rung.proxies)
+        trained = [rung.epochs for rung in spec.ladder if not rung.proxies]
+        if not trained:
+            raise ConfigError(
+                "pruner 'median': the ladder trains nothing, so there is nothing to stop; use the pruner none",
+                kind="conflict",
+                key="pruner",
+            )
+        self._first = trained[0]
         self._last = spec.ladder[-1].epochs
         self._warmup_trials = warmup_trials
         self._crowds = Crowds(lambda reports, at: _columns(reports, at, _average))

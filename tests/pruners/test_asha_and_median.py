@@ -73,3 +73,8 @@ def test_asha_that_would_stop_nothing_is_refused():
     with raises(ConfigError, "range", "pruner.at", 100, 9):
         ASHA(SPEC, at=[9, 100])
     assert ASHA(SPEC, at=[8, 100]).prune(at(8, *(n / 10 for n in range(9))), 0, 8)
+
+
+def test_median_refuses_a_ladder_without_epochs():
+    with raises(ConfigError, "conflict", "pruner"):
+        Median(spec_of(FLAT, ladder=(Rung(proxies=("synflow",)),)))
