@@ -230,7 +230,7 @@ def accuracies(
     supernet = relaxed.supernet
     # evenly spaced, since a folder of images has one class after the other
     images, count = len(data.validation), min(_DIAGNOSED_IMAGES, len(data.validation))
-    validation = data.validation.subset(torch.arange(count) * images // count)
+    validation = data.validation.subset(torch.tensor([place * images // count for place in range(count)]))
     if not relaxed.relaxation.single and not supernet.widths:
         supernet.mix(
             {
