@@ -100,8 +100,8 @@ class Predictor:
 
     Costs are no input, since a candidate's are known only after the check and follow from the decisions, unless
     zero-cost scores are asked for: then all candidates are scored in batches, each of them one trial, and their scores
-    and costs are inputs (as in White et al., above). The first batch is random
-    and has the points that the search begins with, later ones hold what is near the best.
+    and costs are inputs (as in White et al., above). The first batch is random, with the points that the search begins
+    with; later ones hold what is near the best.
 
     Args:
         spec: space and seed of the search; any number of objectives.
