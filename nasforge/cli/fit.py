@@ -200,12 +200,12 @@ def _show(content: Mapping[str, Any]) -> None:
         rows.append(
             [
                 ("* " if row["name"] == content["winner"] else "") + row["name"],
-                fixed(row["val"]["accuracy"], 3),
-                *([fixed(row["val"][metric], 3)] if metric else []),
-                fixed(row["test"]["accuracy"], 3),
-                f"{fixed(low, 3)} to {fixed(high, 3)}",
-                fixed(row["test"]["balanced_accuracy"], 3),
-                fixed(row["test"]["f1_macro"], 3),
+                fixed(row["val"]["accuracy"], 4),
+                *([fixed(row["val"][metric], 4)] if metric else []),
+                fixed(row["test"]["accuracy"], 4),
+                f"{fixed(low, 4)} to {fixed(high, 4)}",
+                fixed(row["test"]["balanced_accuracy"], 4),
+                fixed(row["test"]["f1_macro"], 4),
                 "" if row["params"] is None else f"{row['params']:,.0f}",
                 "" if row["flops"] is None else f"{row['flops']:,.0f}",
             ]

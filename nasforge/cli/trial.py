@@ -75,7 +75,7 @@ def _show_classes(folder: Path, trial: Trial) -> dict[str, Any] | None:
             wrong = {name: count for name, count in answered if name != row["class"]}
             taken = max(wrong, key=wrong.__getitem__, default="")
             mistaken_for = f"{taken} ({wrong[taken]})" if wrong.get(taken) else ""
-            figures = [fixed(row[key], 3) for key in _FIGURES]
+            figures = [fixed(row[key], 4) for key in _FIGURES]
             rows.append((float(row["f1"]), (str(row["class"]), str(row["images"]), *figures, mistaken_for)))
     except (AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         line(f"{file}: damaged ({type(error).__name__}), so the metrics of each class are not shown.", style="yellow")

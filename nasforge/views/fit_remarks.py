@@ -34,7 +34,7 @@ def _on_baseline(content: Mapping[str, Any], name: str) -> str:
     if metric in won and metric in baseline and won[metric] > baseline[metric]:
         return (
             f"{name} is ahead of the network on validation images, but the network is ahead on the test split, with "
-            f"{short_name(metric)} {fixed(won[metric], 3)} against {fixed(baseline[metric], 3)}. "
+            f"{short_name(metric)} {fixed(won[metric], 4)} against {fixed(baseline[metric], 4)}. "
             "Give more time or more images to tell them apart."
         )
     return (

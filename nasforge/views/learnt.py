@@ -53,8 +53,8 @@ def nothing_learnt(what: str, accuracy: float, images: int, constant: float, ste
     if low > constant:
         return ""
     sentence = (
-        f"Nothing was learnt: {what} is {fixed(accuracy, 3)} on {images:,} images (95 % interval {fixed(low, 3)} .. "
-        f"{fixed(high, 3)}), and always answering the largest class gives {fixed(constant, 3)}."
+        f"Nothing was learnt: {what} is {fixed(accuracy, 4)} on {images:,} images (95 % interval {fixed(low, 4)} .. "
+        f"{fixed(high, 4)}), and always answering the largest class gives {fixed(constant, 4)}."
     )
     if steps is not None and steps < FEWEST_STEPS:
         count = f"{steps} optimizer step{'s' * (steps > 1)}"
@@ -75,14 +75,14 @@ def too_coarse(accuracies: Sequence[float], images: int) -> str:
     error = math.sqrt(best * (1 - best) / images)
     if images >= FEWEST_IMAGES and error <= spread:
         return ""
-    differ = f", and the best {len(accuracies)} trials differ by {fixed(spread, 3)}" if spread < error else ""
+    differ = f", and the best {len(accuracies)} trials differ by {fixed(spread, 4)}" if spread < error else ""
     low, high = wilson(best * images, images)
     doubt = (
-        f"a standard error of {fixed(error, 3)}" if error else f"a 95 % interval of {fixed(low, 3)} .. {fixed(high, 3)}"
+        f"a standard error of {fixed(error, 4)}" if error else f"a 95 % interval of {fixed(low, 4)} .. {fixed(high, 4)}"
     )
     return (
         f"The validation split is too coarse to rank the trials: it has {images:,} images, so an accuracy of "
-        f"{fixed(best, 3)} has {doubt}{differ}. Use --cv 5, or validate on more images."
+        f"{fixed(best, 4)} has {doubt}{differ}. Use --cv 5, or validate on more images."
     )
 
 

@@ -209,7 +209,7 @@ def bars_of_test(rows: Sequence[Mapping[str, Any]], measure: str = "accuracy") -
         Bar(
             row["name"],
             row["value"],
-            percent(row["value"], 2) if row.get("metric", "test/accuracy") in _SHARES else significant(row["value"], 4),
+            metric_text(row["value"], row.get("metric", "test/accuracy")),
             "best" if row["won"] else "finished",
             row["low"],
             row["high"],
@@ -228,7 +228,7 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
     Args:
         state: of the search.
         tested: rows of `networks_on_test`.
-        standing: `running`, `finished` or `stopped`.
+        standing: `running`, `reading` (its journal is not read to the end), `finished` or `stopped`.
     """
     won = next((row for row in tested if row["won"]), None)
     if won is not None:
@@ -242,7 +242,7 @@ def outcome_sentence(state: State, tested: Sequence[Mapping[str, Any]], standing
         f"{metric_title(goal.metric)} {metric_text(best.metrics.get(goal.metric), goal.metric)}"
         for goal in state.objectives
     ]
-    so_far = " so far" if standing == "running" else ""
+    so_far = " so far" if standing in ("running", "reading") else ""
     finished = len(state.finished())
     of = f"the best of {finished:,} fully measured points" if finished > 1 else "the only fully measured point"
     text = f"Trial {best.number} is {of}{so_far}: {', '.join(goals)}."

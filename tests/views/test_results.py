@@ -20,10 +20,10 @@ from nasforge.views.answers import StoredAnswers, confusion_of
 from nasforge.views.charts import _charged, slice_chart
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import Part
-from nasforge.views.results import interval_of, kind_text, note_on_seeds, outcome_sentence
+from nasforge.views.results import bars_of_test, interval_of, kind_text, note_on_seeds, outcome_sentence
 from nasforge.views.statistics import spread
 from nasforge.views.svg import short
-from nasforge.views.texts import excess_text, when_text
+from nasforge.views.texts import excess_text, metric_text, when_text
 from nasforge.views.trajectory import trajectory_of
 
 
@@ -105,3 +105,8 @@ def test_a_search_by_costs_is_compared_by_accuracy_on_the_test_split() -> None:
     state.tests[f"{name}-seed0-e3"] = {"test/accuracy": 0.5}
     path = trajectory_of(state, header())
     assert (path.test_metric, list(path.test or ())) == ("test/accuracy", [0.5])
+
+
+def test_bars_and_tables_have_a_value_in_the_same_form() -> None:
+    row = {"name": "trial 0", "value": 0.98333, "low": None, "high": None, "won": True, "metric": "test/accuracy"}
+    assert f">{metric_text(row['value'], 'test/accuracy')}<" in bars_of_test([row])

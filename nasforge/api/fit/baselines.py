@@ -242,7 +242,7 @@ def measure_baselines(work: Work) -> list[Answered]:
             name: judging.figures(work.truth, answers)[work.shown_metric] for name, answers in kept_answers.items()
         }
         best = max(values, key=lambda name: values[name])
-        work.say(f"best baseline: {best}, {short_name(work.shown_metric)} {fixed(values[best], 3)}")
+        work.say(f"best baseline: {best}, {short_name(work.shown_metric)} {fixed(values[best], 4)}")
     entry = work.log.last("yardsticks")
     assert entry is not None  # noqa: S101
     with np.load(kept, allow_pickle=False) as file:

@@ -150,7 +150,7 @@ class Keeper:
                 f"candidate {number} was much slower than forecast: its trainings ended early, and no other is tried. "
                 "Give more --time"
             )
-        figures = [f"{short_name(key)} {fixed(result.metrics[key], 3)}" for key in _SHOWN if key in result.metrics]
+        figures = [f"{short_name(key)} {fixed(result.metrics[key], 4)}" for key in _SHOWN if key in result.metrics]
         best = " (best so far)" if self._experiment.state.best is trial else ""
         cause = "" if result.error is None else f": {result.error.message}"
         shown = ", ".join([f"{result.status}{cause}", *figures])

@@ -83,9 +83,9 @@ def _rows(content: Mapping[str, Any]) -> str:
     header += ["accuracy (test), 95\u00a0%", "parameters", "FLOPs", "seconds"]
     body = []
     for row in content["rows"]:
-        cells = [row["name"], *(fixed(row[split][name], 3) for split in ("val", "test") for name in METRICS)]
+        cells = [row["name"], *(fixed(row[split][name], 4) for split in ("val", "test") for name in METRICS)]
         low, high = row["test_ci95"]["accuracy"]
-        cells += [f"{fixed(low, 3)} to {fixed(high, 3)}"]
+        cells += [f"{fixed(low, 4)} to {fixed(high, 4)}"]
         cells += [metric_text(row[key], f"cost/{key}") for key in ("params", "flops")]
         body.append([*cells, f"{row['seconds']:.1f}"])
     won = [index for index, row in enumerate(content["rows"]) if row["name"] == content["winner"]]

@@ -79,7 +79,7 @@ def test_without_an_experiment_there_is_no_deadline(log):
 @pytest.mark.parametrize(
     ("result", "line"),
     [
-        (Result("finished", {"val/accuracy": 0.9875}), "finished, accuracy 0.988 (best so far); "),
+        (Result("finished", {"val/accuracy": 0.9875}), "finished, accuracy 0.9875 (best so far); "),
         (Result.failed("diverged", "the loss became NaN"), "failed: the loss became NaN; "),
     ],
 )

@@ -22,6 +22,7 @@ from nasforge.core.metrics import short_name
 from nasforge.data.npz import write_npz
 from nasforge.exporters.network_folder import Calibration, save_network
 from nasforge.training.device import device_of
+from nasforge.views.rounding import fixed
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Answered, Work
@@ -81,7 +82,7 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
         "seconds": seconds,
     }
     metric = short_name(work.shown_metric)
-    description = f"a linear classifier on its features at {probed.resolution} pixels, {metric} {figure:.3f}"
+    description = f"a linear classifier on its features at {probed.resolution} pixels, {metric} {fixed(figure, 4)}"
     return {
         "said": description,
         "row": row,
