@@ -49,7 +49,7 @@ def headline(view: View, tab: str) -> dict[str, Any]:
         "live": entry.name,
         "reading": {"share": view.reader.progress} if view.reader.behind else None,
         "facts": facts_of(view),
-        "standing": state_of(view),
+        "standing": "reading" if view.reader.behind else state_of(view),
         "goals": goals,
         "limits": [limit.text for limit in (*state.constraints, *state.targets)],
         "best": state.best,

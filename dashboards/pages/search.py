@@ -41,5 +41,6 @@ def search(view: View, query: Query) -> dict[str, Any]:
         "rejected": tables.rejections(state),
         "further": registry.names("figure"),
         "leaders": tables.leaderboard(state, 8),
+        "has_rungs": bool(tables.rungs_drawn(state)),
         "columns": [goal.metric for goal in state.objectives],
     }

@@ -18,7 +18,7 @@ from nasforge.views.rounding import percent
 from nasforge.views.survival import OPTION_LETTERS, shares_chart
 from nasforge.views.svg import Axis, Bar, Plot, Point, bars, missing, number_text, short
 
-AXES = {"trials": "trial", "seconds": "worker seconds charged", "work": "multiply-adds charged"}
+AXES = {"trials": "trial", "seconds": "charged worker time (s)", "work": "charged multiply-adds"}
 """What a search's progress is drawn over."""
 STATUSES = ("finished", "pruned", "failed", "rejected", "running")
 
@@ -92,7 +92,8 @@ def best_so_far_chart(state: State, link: Link, axis: str = "trials", text: Text
     )
     marks = [_mark(state.trials[row["number"]], x, row["value"], [goal.metric], link, text) for x, row in values]
     plot.points("finished", marks, name="finished trial", thin=_MOST_POINTS, radius=3.5)
-    plot.line("best", [(x, row["best"]) for x, row in values], step="after", name="best so far")
+    if len(values) > 1:  # one value has no line
+        plot.line("best", [(x, row["best"]) for x, row in values], step="after", name="best so far")
     return plot.svg()
 
 
@@ -170,9 +171,8 @@ def curves_chart(state: State, link: Link, metric: str, text: Text = about) -> s
     if len(lines) > len(chosen):
         low = [(step, float(ends[0])) for step, ends in quantiles.items()]
         plot.band("other", low, [(step, float(ends[1])) for step, ends in quantiles.items()], "middle 80 % of all")
-    for rung in state.ladder[:-1]:
-        if not rung.proxies:
-            plot.limit(f"rung {rung}", x=float(rung.epochs))
+    for rung in tables.rungs_drawn(state):
+        plot.limit(f"rung {rung}", x=float(rung.epochs))
     named: set[str] = set()
     for number in sorted(chosen, key=lambda n: (n in ranked, n == (ranked or [-1])[0])):
         status = state.trials[number].status

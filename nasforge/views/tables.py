@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from nasforge.core.goals import Objective, text_of_limit
-from nasforge.core.ladder import Unit
+from nasforge.core.ladder import Rung, Unit
 from nasforge.core.metrics import direction
 from nasforge.core.pareto import front
 from nasforge.core.trial import Trial
@@ -116,6 +116,11 @@ def is_shown(key: str) -> bool:
     return not key.startswith(_HIDDEN)
 
 
+def rungs_drawn(state: State) -> list[Rung]:
+    """Return the rungs below the last one that trainings reach: a figure of learning curves marks them."""
+    return [rung for rung in state.ladder[:-1] if not rung.proxies]
+
+
 def learning_curves(state: State, metric: str = "val/accuracy") -> list[dict[str, Any]]:
     """One point per report that has `metric`: number, status, epoch, value; in order of number and epoch."""
     return [
@@ -185,10 +190,15 @@ def rejections(state: State) -> list[dict[str, Any]]:
 
 
 def front_axes(state: State) -> tuple[str, str]:
-    """Return the metrics across and up in which the front is drawn: the objectives, or the only one over a cost."""
+    """Return the metrics across and up in which the front is drawn: the objectives, or the only one over a cost.
+
+    A table need not have the FLOPs, so the cost is one that a trial has.
+    """
     metrics = [goal.metric for goal in state.objectives]
     if len(metrics) == 1:
-        metrics.append("cost/flops" if metrics[0] != "cost/flops" else "cost/params")
+        costs = [key for key in ("cost/flops", "cost/params") if key != metrics[0]]
+        measured = (key for key in costs if any(trial.metric(key) is not None for trial in state.trials.values()))
+        metrics.append(next(measured, costs[0]))
     first, second = metrics[:2]
     return (first, second) if first.startswith("cost/") else (second, first)
 

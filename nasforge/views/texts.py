@@ -82,5 +82,12 @@ def value_text(value: object) -> str:
 
 
 def status_text(status: str, standing: str) -> str:
-    """Return the status of a trial; one that a stopped search left open does not run."""
-    return "interrupted" if status == "running" and standing != "running" else status
+    """Return the status of a trial; one that a stopped search left open does not run.
+
+    Args:
+        status: of the trial.
+        standing: of its search; `reading` where the journal is not read to its end, which may close the trial.
+    """
+    if status != "running" or standing == "running":
+        return status
+    return "unfinished" if standing == "reading" else "interrupted"

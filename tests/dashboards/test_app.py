@@ -154,7 +154,7 @@ def test_a_campaign_compares_its_strategies(tmp_path: Path) -> None:
     for name in ("random", "evolution"):
         for seed in range(3):
             assert f'<a href="/camp:{name}-s{seed}" title="camp:{name}-s{seed}">{seed}</a>' in text
-    assert "worker seconds" in page(browser, "/camp?axis=worker_seconds&lines=nothing")
+    assert "charged worker time (s)" in page(browser, "/camp?axis=worker_seconds&lines=nothing")
     text = page(browser, "/camp?lines=searches")
     assert "camp:evolution-s2" in text and 'class="band ' not in text and "p Wilcoxon" not in text
     slow = client(tmp_path, reading_s=0.0)
@@ -444,7 +444,8 @@ def test_a_finished_fit_shows_its_rows_and_confusions(tmp_path: Path) -> None:
     (fit / "fit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = page(browser, "/photos")
     assert (
-        "the network is ahead on the test split, with accuracy 0.750 against 0.500" in text and "Prefer it" not in text
+        "the network is ahead on the test split, with accuracy 0.7500 against 0.5000" in text
+        and "Prefer it" not in text
     )
     content["rows"][1]["test"]["accuracy"] = 0.8
     (fit / "fit.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -478,7 +479,8 @@ def test_new_events_show_up_and_a_long_journal_is_read_in_pieces(made: Path) -> 
     assert "0.8900" in page(browser, "/made/search")
     long = write(made.parent / "long", [header("long"), *(e for n in range(60) for e in trial(n))])
     slow = client(long.parent, reading_s=0.0)
-    assert 'id="reading"' in page(slow, "/long/search")
+    text = page(slow, "/long/search")
+    assert 'id="reading"' in text and ">stopped<" not in text and "interrupted" not in text
     for _ in range(20):
         text = page(slow, "/long/search")
     assert 'id="reading"' not in text and "60</b> finished" in text

@@ -18,7 +18,7 @@ from nasforge.core.space import Choice, Decision, SearchSpace
 from nasforge.core.trial import Charge, Measure, Result
 from nasforge.experiment.journal import Journal
 from nasforge.experiment.state import State, load_state, replay
-from nasforge.views import charts
+from nasforge.views import charts, tables
 from nasforge.views.reader import Reader
 from nasforge.views.survival import survival_chart
 from nasforge.views.svg import Axis, Plot, number_text
@@ -63,6 +63,18 @@ def test_best_so_far_has_the_finished_trials_and_a_line_that_never_gets_worse(ma
     assert line is not None
     heights = [float(line[1]), *(float(y) for y in re.findall(r"V([\d.]+)", line[2]))]
     assert len(heights) == 5 and heights == sorted(heights, reverse=True), "each of the five is better than the last"
+
+
+def test_one_trial_has_no_line_so_far() -> None:
+    figure = charts.best_so_far_chart(replay([header(), *measured(0, accuracy=0.5)]), link)
+    assert drawn(figure) == {0} and "best so far" not in figure.partition("</svg>")[2]
+
+
+def test_the_front_is_drawn_over_a_cost_that_the_trials_have() -> None:
+    result = Result("finished", {"cost/params": 7.0, "val/accuracy": 0.5}, (0.5,), 1, Charge(1.0))
+    asked = [Asked(0, Measure(point(0))), Checked(0, {"cost/params": 7.0}, "accepted"), Started(0, 1)]
+    assert tables.front_axes(replay([header(), *asked, Told(0, result)])) == ("cost/params", "val/accuracy")
+    assert tables.front_axes(replay([header()])) == ("cost/flops", "val/accuracy")
 
 
 def test_the_front_is_told_from_the_other_trials(made: Path) -> None:
