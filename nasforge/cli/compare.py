@@ -44,7 +44,8 @@ def compare(
         int | None, typer.Option(help="Stop each search after N trials. Default: 20.", rich_help_panel=_CAMPAIGN)
     ] = None,
     max_worker_seconds: Annotated[
-        float | None, typer.Option(help="Stop each search after this many worker-seconds.", rich_help_panel=_CAMPAIGN)
+        float | None,
+        typer.Option(help="Stop each search after this many seconds of worker time.", rich_help_panel=_CAMPAIGN),
     ] = None,
     max_multiply_adds: Annotated[
         float | None, typer.Option(help="Stop each search after this many multiply-adds.", rich_help_panel=_CAMPAIGN)

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from nasforge.cli.output import count_text, metric_text
+from nasforge.cli.output import count_text, metric_text, whole_text
 from nasforge.core.events import Event, Header, Interrupted, Told
-from nasforge.core.metrics import better
+from nasforge.core.metrics import BUDGETS, better
 from nasforge.core.trial import Score, TrainShared, Trial
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.state import State
@@ -168,9 +168,9 @@ class Watch:
     def _progress(self, state: State) -> Progress:
         charged = state.charged
         amounts = {
-            "trials": (float(state.accepted - len(state.open_trials)), state.budget.trials, count_text),
-            "worker seconds": (charged.worker_seconds, state.budget.worker_seconds, seconds_text),
-            "multiply-adds": (charged.multiply_adds, state.budget.multiply_adds, count_text),
+            BUDGETS["trials"]: (float(state.accepted - len(state.open_trials)), state.budget.trials, whole_text),
+            BUDGETS["worker_seconds"]: (charged.worker_seconds, state.budget.worker_seconds, seconds_text),
+            BUDGETS["multiply_adds"]: (charged.multiply_adds, state.budget.multiply_adds, count_text),
         }
         for name, (done, limit, text) in amounts.items():
             if math.isinf(limit):

@@ -179,6 +179,11 @@ def _looks_numeric(cell: Any) -> bool:
     return True
 
 
+def whole_text(value: float) -> str:
+    """Return a count of trials, of which every one matters: `1045` -> `1,045`."""
+    return fixed(value, form=",") if math.isfinite(value) else "-"
+
+
 def count_text(value: float) -> str:
     """`40000000` -> `40.0M`."""
     if not math.isfinite(value):

@@ -44,7 +44,9 @@ def search(
         ),
     ] = None,
     max_trials: Annotated[int | None, typer.Option(help="Stop after N trials. Default: 20.")] = None,
-    max_worker_seconds: Annotated[float | None, typer.Option(help="Stop after this many worker-seconds.")] = None,
+    max_worker_seconds: Annotated[
+        float | None, typer.Option(help="Stop after this many seconds of worker time.")
+    ] = None,
     until: options.Until = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the longest training. Default: 3.")] = None,
     objective: Annotated[

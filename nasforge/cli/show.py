@@ -20,6 +20,7 @@ from nasforge.cli.output import (
     state_json,
     table,
     trial_json,
+    whole_text,
 )
 from nasforge.cli.settings import moved_data
 from nasforge.cli.summary import print_summary
@@ -27,6 +28,7 @@ from nasforge.cli.trial import repeat_trial, show_log, show_trial
 from nasforge.cli.watch import standing
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, JournalError
+from nasforge.core.metrics import BUDGETS
 from nasforge.core.trust import view
 from nasforge.experiment.journal import experiments_in, search_name, without_collection
 from nasforge.experiment.places import folder_of, kind_of, search_of
@@ -37,7 +39,6 @@ from nasforge.views.results import remarks
 from nasforge.views.rounding import fixed
 from nasforge.views.texts import seconds_text
 
-_BUDGETS = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
 _FIGURES = "figures"
 _OF_A_TRIAL = {
     "--rerun": "repeats one trial",
@@ -215,10 +216,10 @@ def show_campaign(folder: Path, searches: Sequence[Path]) -> Outcome:
 
 def _print_budget(state: State) -> None:
     rows = []
-    texts = {"trials": count_text, "worker_seconds": seconds_text, "multiply_adds": count_text}
+    texts = {"trials": whole_text, "worker_seconds": seconds_text, "multiply_adds": count_text}
     for name, used in state.used.items():
         limit, text = getattr(state.budget, name), texts[name]
-        rows.append((_BUDGETS[name], text(used), text(limit) if math.isfinite(limit) else "no limit"))
+        rows.append((BUDGETS[name], text(used), text(limit) if math.isfinite(limit) else "no limit"))
     best = state.best
     for goal, value in state.budget.goals.items():
         reached = None if best is None else best.metrics.get(goal.metric)

@@ -90,7 +90,7 @@ def tune(
         int | None, typer.Option(help="Stop after N trials. Default: 20.", rich_help_panel=_SEARCH)
     ] = None,
     max_worker_seconds: Annotated[
-        float | None, typer.Option(help="Stop after this many worker-seconds.", rich_help_panel=_SEARCH)
+        float | None, typer.Option(help="Stop after this many seconds of worker time.", rich_help_panel=_SEARCH)
     ] = None,
     until: Annotated[
         list[str] | None,

@@ -58,6 +58,9 @@ METRICS: dict[str, Metric] = {
 }
 """The metrics that the platform itself reports, by key."""
 
+BUDGETS: dict[str, str] = {"trials": "trials", "worker_seconds": "worker time", "multiply_adds": "multiply-adds"}
+"""Name of each limit of a search's budget, for people."""
+
 _GROUPS = {"cost/": False, "time/": False, "work/": False, "constraint/": False, PROXY: True}
 """Prefixes whose metrics all have one direction, those of a user's own table or proxy too."""
 

@@ -74,10 +74,10 @@ def recommendation(calibration: Calibration) -> list[str]:
     """Return the recommended ladder, and what a search on it costs, as sentences."""
     ladder = ", ".join(json.dumps(dict(rung)).replace('"', "") for rung in calibration.ladder)
     sentences = [f"Recommended: ladder: [{ladder}]   ({RULE})"]
-    without = f"A search of {calibration.trials} trials: about {calibration.seconds_without:,.0f} worker seconds"
+    without = f"A search of {calibration.trials} trials: about {calibration.seconds_without:,.0f} s of worker time"
     if len(calibration.ladder) > 1:
         sentences.append(
-            f"{without} without a pruner, {calibration.seconds_with:,.0f} with ASHA on this ladder "
+            f"{without} without a pruner, {calibration.seconds_with:,.0f} s with ASHA on this ladder "
             f"({percent(calibration.share)} of the work); the best is {fixed(calibration.lost, 4)} worse on average "
             "(simulated on these trainings)"
         )

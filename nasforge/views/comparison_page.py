@@ -16,14 +16,18 @@ from nasforge.views.groups import BASELINE
 from nasforge.views.network_svg import network_svg
 from nasforge.views.picture import HEIGHT, WIDTH, draw_page, write
 from nasforge.views.rounding import fixed, percent, significant
-from nasforge.views.svg import Axis, Plot, cut, missing
+from nasforge.views.svg import Axis, Plot, cut, missing, number_text
 
 if TYPE_CHECKING:
     from nasforge.views.parts import Part
 
 _KINDS = 8
 """Colours of strategies in the style sheet; random search is grey."""
-AXIS_TITLES = {"trials": "charged trials", "worker_seconds": "worker seconds", "multiply_adds": "multiply-adds"}
+AXIS_TITLES = {
+    "trials": "charged trials",
+    "worker_seconds": "charged worker time (s)",
+    "multiply_adds": "charged multiply-adds",
+}
 
 
 def quantity_title(comparison: Comparison, quantity: str) -> str:
@@ -48,6 +52,13 @@ def _maximised(comparison: Comparison, quantity: str) -> bool:
 def axis_title(comparison: Comparison) -> str:
     """Return the title of the cost axis."""
     return AXIS_TITLES[comparison.axis]
+
+
+def cost_text(comparison: Comparison, at: float) -> str:
+    """Return a place on the cost axis with its unit: `100 charged trials`, `900 s of charged worker time`."""
+    if comparison.axis == "worker_seconds":
+        return f"{at:g} s of charged worker time"
+    return f"{at:g} charged trials" if comparison.axis == "trials" else f"{number_text(at)} charged multiply-adds"
 
 
 def write_page(comparison: Comparison, path: Path, networks: Mapping[str, Sequence[Part]] | None = None) -> None:
@@ -180,9 +191,9 @@ def _protocol(comparison: Comparison) -> str:
     seeds = ", ".join(f"{label} {count}" for label, count in trials.items())
     objectives = ", ".join(comparison.objectives)
     return (
-        f"Searches per strategy: {seeds}. Objectives: {objectives}. Charged up to {comparison.end:g} "
-        f"{axis_title(comparison)}: trainings of supernets, pruned and failed trials are charged too, rejected ones "
-        "not. "
+        f"Searches per strategy: {seeds}. Objectives: {objectives}. Charged up to "
+        f"{cost_text(comparison, comparison.end)}: trainings of supernets, pruned and failed trials are "
+        "charged too, rejected ones not. "
         "The best so far is chosen by the search's own signal; final figures are looked up afterwards. Lines: mean of "
         "the seeds; bands: 95 % bootstrap interval of the mean. Tests: paired with random over common seeds, Holm's "
         "correction over the strategies of a table."
@@ -244,7 +255,7 @@ def tables_at(comparison: Comparison) -> list[tuple[str, tuple[str, ...], list[l
     """Return title, columns and rows of the table of each quantity at each checkpoint."""
     return [
         (
-            f"{quantity_title(comparison, quantity)} at {at:g} {axis_title(comparison)}",
+            f"{quantity_title(comparison, quantity)} at {cost_text(comparison, at)}",
             table_columns(comparison, quantity),
             table_rows(comparison, quantity, at),
         )

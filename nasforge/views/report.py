@@ -10,7 +10,7 @@ from typing import Any
 
 from nasforge.core.command_line import command_for
 from nasforge.core.layout import FINALISTS
-from nasforge.core.metrics import short_name
+from nasforge.core.metrics import BUDGETS, short_name
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Trial
 from nasforge.experiment.state import State
@@ -116,7 +116,7 @@ def _cost(reader: Reader) -> str:
     items = [(status_text(status, reader.standing), f"{count:,}") for status, count in state.counts().items() if count]
     if unit:
         items.append((unit, f"{effort['steps']:,.0f}"))
-    items.append(("worker time", seconds_text(effort["worker_seconds"])))
+    items.append((BUDGETS["worker_seconds"], seconds_text(effort["worker_seconds"])))
     if effort["multiply_adds"]:
         items.append(("multiply-adds", number_text(effort["multiply_adds"])))
     if reader.elapsed is not None:

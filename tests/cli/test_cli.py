@@ -173,7 +173,7 @@ def test_show_json_lists_the_trials_in_order(place, capfd):
     assert [trial["status"] for trial in printed["trials"]].count("failed") == 2 == printed["counts"]["failed"]
     code, out, _ = nasforge_(capfd, "show", "first")
     assert "Failures" in out and "planted failure" in out and "traceback.txt" in out  # cause and advice
-    assert "Budget" in out
+    assert "Budget" in out and "worker time" in out
 
 
 def test_show_one_trial(place, capfd):
@@ -416,14 +416,14 @@ def test_the_live_view_shows_trials_budget_and_the_best(tmp_path):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=140, height=40)
     watch = Watch(console)
-    config = toy_config(tmp_path, budget={"trials": 3})
+    config = toy_config(tmp_path, budget={"trials": 3, "worker_seconds": 1e6})
     with watch.shown(), toy_experiment(config, trackers=[watch]) as experiment:
         watch.on_open(experiment)
         registry.make("runner", "local", {}, experiment, Planted())
     drawn = screen.getvalue()
     best = experiment.state.best
     assert f"Best val/accuracy (max): {best.metrics['val/accuracy']:.4f} (trial {best.number})" in drawn
-    assert "3 of 3" in drawn and "3 finished" in drawn
+    assert "3 of 3" in drawn and "3 finished" in drawn and "worker time" in drawn
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_a_budget_of_seconds_is_compared_over_seconds(place: Path, capfd: Any) -
         capfd, *arguments, "--strategies", "evolution", "--max-worker-seconds", "0.05", "--axis", "worker_seconds"
     )
     assert code == 0, err
-    assert "at 0.05 worker seconds" in out
+    assert "at 0.05 s of charged worker time" in out
 
 
 def test_a_dead_server_loses_nothing(place: Path, capfd: Any) -> None:
