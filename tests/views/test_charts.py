@@ -66,15 +66,18 @@ def test_best_so_far_has_the_finished_trials_and_a_line_that_never_gets_worse(ma
 
 
 def test_one_trial_has_no_line_so_far() -> None:
-    figure = charts.best_so_far_chart(replay([header(), *measured(0, accuracy=0.5)]), link)
-    assert drawn(figure) == {0} and "best so far" not in figure.partition("</svg>")[2]
+    figure = charts.best_so_far_chart(
+        replay([header(objectives=["max:val/accuracy"]), *measured(0, accuracy=0.5)]), link
+    )
+    assert drawn(figure) == {0} and named(figure) == ["finished trial"]
 
 
 def test_the_front_is_drawn_over_a_cost_that_the_trials_have() -> None:
     result = Result("finished", {"cost/params": 7.0, "val/accuracy": 0.5}, (0.5,), 1, Charge(1.0))
     asked = [Asked(0, Measure(point(0))), Checked(0, {"cost/params": 7.0}, "accepted"), Started(0, 1)]
-    assert tables.front_axes(replay([header(), *asked, Told(0, result)])) == ("cost/params", "val/accuracy")
-    assert tables.front_axes(replay([header()])) == ("cost/flops", "val/accuracy")
+    begun = header(objectives=["max:val/accuracy"], constraints=[])
+    assert tables.front_axes(replay([begun, *asked, Told(0, result)])) == ("cost/params", "val/accuracy")
+    assert tables.front_axes(replay([begun])) == ("cost/flops", "val/accuracy")
 
 
 def test_the_front_is_told_from_the_other_trials(made: Path) -> None:
