@@ -268,8 +268,11 @@ class Experiment:
 
     @property
     def trials_left(self) -> int:
-        """Number of trials that the budget's limit on trials leaves to run; 0 when the search has ended."""
-        left = max(0.0, self._budget.trials - self.state.accepted) + len(self.state.open_trials)
+        """Number of trials that the limit on trials leaves to run; 0 when another limit or the goal is reached."""
+        left = max(0.0, self._budget.trials - self.state.accepted)
+        if self.state.spent and self._budget == self.state.budget:
+            left = 0.0
+        left += len(self.state.open_trials)
         return int(min(left, sys.maxsize))
 
     @property

@@ -479,6 +479,17 @@ def test_an_address_where_nobody_answers_is_refused_before_ray_waits(address: st
         pytest.fail("nobody is there")
 
 
+@pytest.mark.parametrize("budget", [{"worker_seconds": 1e-9}, {"until": {"val/accuracy": 0.0}}])
+def test_a_search_that_is_done_starts_no_ray(budget: dict[str, object], tmp_path: Path, monkeypatch) -> None:
+    config = toy_config(tmp_path, budget={"trials": 1_000, **budget})
+    with toy_experiment(config) as experiment:
+        local.run(experiment, Planted())
+        assert experiment.state.done and experiment.state.accepted < 1_000
+    monkeypatch.setattr("nasforge.runners.ray_tune.cluster", lambda *options: pytest.fail("there is nothing to do"))
+    with toy_experiment(config) as experiment:
+        run(experiment, Planted())
+
+
 def test_a_search_without_trials_left_notes_its_budget_as_a_local_one_does(tmp_path: Path) -> None:
     with toy_experiment(toy_config(tmp_path, budget={"trials": 3})) as experiment:
         local.run(experiment, Planted())
