@@ -56,7 +56,7 @@ def test_terminal_pages_and_drawings_round_alike() -> None:
     assert share_text(0.285) == "29%"
     assert on_page(0.0, "test/accuracy") == "0.0000", "the end of an interval looks like the other end"
     row = {"name": "a", "value": 0.12345, "low": None, "high": None, "won": True}
-    assert ">12.35%</text>" in bars_of_test([row])
+    assert ">0.1235</text>" in bars_of_test([row])
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -86,7 +86,7 @@ def test_the_best_baseline_on_the_screen_is_the_best_of_the_table(fitted, messag
     (line,) = (line for line in messages if line.startswith("best baseline: "))
     name, _, value = line.removeprefix("best baseline: ").rpartition(" accuracy ")
     baselines = {row.name: row.val["accuracy"] for row in fitted.leaderboard if row.kind in ("majority", "sklearn")}
-    assert f"{max(baselines.values()):.3f}" == value == f"{baselines[name.rstrip(',')]:.3f}"
+    assert f"{max(baselines.values()):.4f}" == value == f"{baselines[name.rstrip(',')]:.4f}"
 
 
 def test_the_choice_is_on_record_before_the_test_split_is_opened(fitted):
