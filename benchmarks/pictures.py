@@ -88,7 +88,7 @@ PICTURES = (
     Picture("dashboard_importance.png", "/digits/importance", 1745),
     Picture("dashboard_how.png", "/digits/how", 900),
     Picture("report.png", "runs/cells/report.html", 2000),
-    Picture("fit_report.png", "runs/digits-fit/report.html", 1590, 1080),
+    Picture("fit_report.png", "runs/digits-fit/report.html", 1590, 1200),
 )
 
 
@@ -153,8 +153,8 @@ def photograph(folder: Path, pictures: Sequence[Picture]) -> None:
                 browser.call("Emulation.setEmulatedMedia", features=[light])
                 browser.call("Page.navigate", url=url)
                 browser.wait_for("document.readyState == 'complete' && !!document.querySelector('h1')")
-                browser.wait_for("!document.querySelector('[data-load]')", timeout_s=300)
-                browser.wait_for("!/Drawing …|Reading the journals/.test(document.body.innerText)", timeout_s=300)
+                browser.wait_for("!document.querySelector('[data-load]')", limit_s=300)
+                browser.wait_for("!/Drawing …|Reading the journals/.test(document.body.innerText)", limit_s=300)
                 height = min(picture.height, browser.evaluate("document.documentElement.scrollHeight"))
                 clip = {"x": 0, "y": 0, "width": picture.width, "height": height, "scale": 1}
                 shot = browser.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)

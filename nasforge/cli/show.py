@@ -238,7 +238,7 @@ def show_importance(folder: Path) -> Outcome:
         table("Importance (fANOVA)", ("decision", metric), rows, left=("decision",))
     line(f"It is computed {ranked.basis}.")
     best = state.best
-    shown = set(next(iter(ranked.shares.values())))
+    shown = {key for shares in ranked.shares.values() for key in shares}
     beside = [key for key in best.architecture.values if key not in shown] if best and best.architecture else []
     if beside:
         line(f"Without importance, because they are fixed or inactive in some finished trials: {', '.join(beside)}")

@@ -18,6 +18,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from nasforge.core.architecture import MODEL
 from nasforge.core.errors import SearchError, TrackingError
 from nasforge.core.space import Choice, Domain, Int, SearchSpace
 from nasforge.core.trial import Trial
@@ -124,8 +125,9 @@ def importances(state: State) -> Importances:
     """Return the share of each objective's variance that a decision explains by itself and in pairs.
 
     Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance" (fANOVA,
-    https://proceedings.mlr.press/v32/hutter14.html). Decisions that are not active in every finished trial have none.
-    Its time grows faster than the number of trials, so of more than `MOST_EXPLAINED` a random sample is taken.
+    https://proceedings.mlr.press/v32/hutter14.html). Decisions that are not active in every finished trial have none,
+    and those of the recipe none for params and FLOPs. Its time grows faster than the number of trials, so of more than
+    `MOST_EXPLAINED` a random sample is taken.
 
     Raises:
         SearchError: too few trials, or neither a decision nor an objective varies.
@@ -146,11 +148,14 @@ def importances(state: State) -> Importances:
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     by_metric: dict[str, dict[str, float]] = {}
     for index, objective in enumerate(state.objectives):
+        decisions = varied
+        if objective.metric in ("cost/params", "cost/flops"):  # which no recipe changes; a table may hold only recipes
+            decisions = [key for key in varied if key.startswith(MODEL)] or varied
         if len({trial.values[index] for trial in finished}) == 1:  # Optuna raises RuntimeError
-            by_metric[objective.metric] = dict.fromkeys(varied, 0.0)
+            by_metric[objective.metric] = dict.fromkeys(decisions, 0.0)
             continue
         by_metric[objective.metric] = optuna.importance.get_param_importances(
-            study, evaluator=evaluator, params=varied, target=_target(index)
+            study, evaluator=evaluator, params=decisions, target=_target(index)
         )
     if not any(any(shares.values()) for shares in by_metric.values()):
         raise SearchError(

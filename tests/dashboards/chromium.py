@@ -50,9 +50,9 @@ class Page:
         answer = self._answer("Runtime.evaluate", {"expression": script, "returnByValue": True})
         return bool(answer.get("result", {}).get("result", {}).get("value"))
 
-    def wait_for(self, script: str) -> None:
+    def wait_for(self, script: str, limit_s: float = LIMIT_S) -> None:
         """Until `script` is true in the page."""
-        end = time.monotonic() + LIMIT_S
+        end = time.monotonic() + limit_s
         while not self.is_true(script):
             assert time.monotonic() < end, f"never true in the page: {script}\n{self.text()[:2000]}"
             time.sleep(0.3)

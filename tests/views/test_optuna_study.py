@@ -142,6 +142,7 @@ def test_what_matters_is_found(tmp_path):
     assert math.isclose(sum(shares.values()), 1.0) and shares["train.learning_rate"] < 0.15
     two = importances(searched(tmp_path, name="two", objectives=["val/accuracy", "cost/flops"])).shares
     assert next(iter(two["cost/flops"])) == "model.depth"
+    assert "train.learning_rate" in two["val/accuracy"] and "train.learning_rate" not in two["cost/flops"]
 
 
 def test_too_little_to_say_anything(tmp_path):
