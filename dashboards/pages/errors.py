@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.api.fit.log import entries_of
-from nasforge.core.layout import ANSWERS
 from nasforge.dashboards.library import Entry, View
 from nasforge.views.answers import (
     StoredAnswers,
+    answers_file,
     best_answers_file,
     class_names,
     confusion_of,
@@ -39,8 +39,7 @@ def errors_of_fit(entry: Entry, outcome: Mapping[str, Any] | None) -> dict[str, 
     answers = None
     for line in entries:
         if line["kind"] == "tested" and outcome["winner"] in (line.get("row"), line["figures"].get("name")):
-            path = entry.folder / ANSWERS / f"{line['what'].replace(' ', '_')}.npz"
-            answers = answers or read_answers(path, entry.folder)
+            answers = answers or read_answers(answers_file(entry.folder, line["what"]), entry.folder)
     images = Path(entries[0]["inputs"]["source"])  # relative: the name of a set of data
     return _errors(answers, outcome["classes"], images if images.is_absolute() and images.is_dir() else None)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nasforge.api.fit.log import entries_of, finished_of
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import DataError, NasforgeError
-from nasforge.core.layout import BEST, DESCRIPTION, EXPORTED, JOURNAL
+from nasforge.core.layout import BEST, DESCRIPTION, EXPORTED, JOURNAL, REPORT
 from nasforge.core.say import Say, silent
 from nasforge.core.tracking_uri import NO_TRACKING
 from nasforge.core.trust import foreign, view
@@ -108,7 +108,6 @@ def _send_files(folder: Path, uri: str | None, state: State, limit_s: float = ma
     decisions, which takes seconds.
     """
     from nasforge.api.report import search_report
-    from nasforge.core.layout import REPORT
     from nasforge.views.mlflow.files import FRONT, NETWORK, files_of, front_svg, log_files
     from nasforge.views.picture import write
 

@@ -134,7 +134,7 @@ def retrain(
             trust=trust,
         )
     _print(finalists)
-    line(f"The first network is now {folder / 'best'}")
+    line(f"The first network is now {folder / BEST}")
     return Outcome({"experiment": search_name(folder), **finalists.to_json(), "best": str(folder / BEST)})
 
 

@@ -241,7 +241,8 @@ def show_importance(folder: Path) -> Outcome:
     shown = {key for shares in ranked.shares.values() for key in shares}
     beside = [key for key in best.architecture.values if key not in shown] if best and best.architecture else []
     if beside:
-        line(f"Without importance, because they are fixed or inactive in some finished trials: {', '.join(beside)}")
+        why = "they are fixed, inactive in some finished trials, or cannot change it"
+        line(f"Without importance, because {why}: {', '.join(beside)}")
     files = optuna_study.write_figures(state, ranked, folder / _FIGURES)
     line(f"In {folder / _FIGURES}: {', '.join(path.name for path in files)}")
     counts = {"trials": ranked.trials, "finished": ranked.finished}

@@ -5,14 +5,13 @@ runs/NAME/
     artifacts/TRIAL/attempt-N/  weights, answers and checkpoints of its trials
     best/                       the network to use: network.json, weights.safetensors
     finalists/                  retrained networks, a folder each
+    answers/                    what these say of the test images
+    exported/                   the best network in other formats
     report.html                 the page
 runs/NAME/
     fit.jsonl                   a fit: all that happened
-    search/                     its search, a folder as above
-    answers/                    what its networks say of images
-    finalists/, best/           as above
-    exported/                   the best network in other formats
-    report.html                 the page
+    search/                     its search: its journal and artifacts, as above
+    best/, finalists/, answers/, exported/, report.html
 """
 
 from __future__ import annotations

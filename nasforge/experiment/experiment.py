@@ -269,11 +269,9 @@ class Experiment:
     @property
     def trials_left(self) -> int:
         """Number of trials that the limit on trials leaves to run; 0 when another limit or the goal is reached."""
-        left = max(0.0, self._budget.trials - self.state.accepted)
-        if self.state.spent and self._budget == self.state.budget:
-            left = 0.0
-        left += len(self.state.open_trials)
-        return int(min(left, sys.maxsize))
+        spent = self.state.spent and self._budget == self.state.budget  # a larger budget may not be journaled yet
+        left = 0.0 if spent else max(0.0, self._budget.trials - self.state.accepted)
+        return int(min(left + len(self.state.open_trials), sys.maxsize))
 
     @property
     def stopping(self) -> bool:

@@ -98,8 +98,8 @@ class Mistake:
 
 
 def answers_file(experiment: Path, network: str) -> Path:
-    """Return the file with the answers of a retrained network."""
-    return experiment / ANSWERS / f"{network}.npz"
+    """Return the file with the answers of a retrained network, or of a baseline of a fit."""
+    return experiment / ANSWERS / f"{network.replace(' ', '_')}.npz"
 
 
 def best_answers_file(experiment: Path) -> Path | None:

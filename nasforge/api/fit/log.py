@@ -29,7 +29,6 @@ from nasforge.core.say import Say
 from nasforge.experiment.journal import dumps, loads, lock_alone, unwritable
 
 SCHEMA = 1
-"""Files in a fit's folder other than its log and its search."""
 NO_PRETRAINED = "none"
 """The value of `Request.pretrained` with which no cache is looked into."""
 _UNTRAINED = {"begun", "inspected", "decision", "prepared", "phase"}
@@ -118,8 +117,7 @@ def stamp_of(source: str, labels: str | None, folder: Path | None = None) -> str
 def _stamp(source: str, labels: str | None, below: Callable[[Path], Sequence[Path]]) -> str:
     seen = []
     named = source in registry.names("data")  # a folder of this name is not its data
-    for text in ([] if named else [source]) + ([labels] if labels else []):
-        place = Path(text)
+    for place in map(Path, filter(None, (None if named else source, labels))):
         try:
             files = below(place) if place.is_dir() else [place] if place.is_file() else []
         except OSError as error:

@@ -13,13 +13,14 @@ import torch
 from nasforge.api import export as exporting
 from nasforge.api.fit.judging import calibrated
 from nasforge.api.fit.rows import Row
-from nasforge.core.layout import ANSWERS, BEST, EXPORTED
+from nasforge.core.layout import BEST, EXPORTED
 from nasforge.data import Split
 from nasforge.data.npz import write_npz
 from nasforge.data.sources import image_ids
 from nasforge.exporters.network_folder import Calibration, Network, description_of, load, save_network
 from nasforge.training.device import device_of
 from nasforge.training.scoring import answers
+from nasforge.views.answers import answers_file
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Work
@@ -52,7 +53,7 @@ def tested_once(work: Work, row: Row, what: str, answer: Callable[[Split], np.nd
 
 def test_answers_of(work: Work, what: str) -> Path:
     """Return the file that keeps the answers of a row on the test split."""
-    return work.folder / ANSWERS / f"{what.replace(' ', '_')}.npz"
+    return answers_file(work.folder, what)
 
 
 def calibration_of(folder: Path, chosen: Mapping[str, Any]) -> Calibration:

@@ -105,9 +105,7 @@ def tuned(
     return network.eval() if done.steps_done == epochs else None
 
 
-def save_tuned(
-    folder: Path, network: Network, recipe: Recipe, epochs: int, calibration: Calibration | None = None
-) -> Path:
+def save_tuned(folder: Path, network: Network, recipe: Recipe, epochs: int, calibration: Calibration | None) -> Path:
     """Keep a fine-tuned network in a folder, with the calibration of its answers."""
     about = network.description
     trained = {**about.trained, "recipe": asdict(recipe), "epochs": epochs}
