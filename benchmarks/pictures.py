@@ -2,9 +2,9 @@
 
     NASFORGE_DATA=DIR python benchmarks/pictures.py FOLDER [--only dashboard.png report.png]
 
-FOLDER gets the searches that the pictures show: digits, Fashion-MNIST and single cells of BCCD. They take half an hour
-on one CPU core. A second call continues them, and only takes the photographs where they are done. DIR has
-`fashion_mnist.npz` and `bccd/`. The photographs need Debian's chromium.
+FOLDER gets the searches that the pictures show: digits, Fashion-MNIST and single cells of BCCD, and the journals of
+`families.py`. They take half an hour on one CPU core. A second call continues them, and only takes the photographs
+where they are done. DIR has `fashion_mnist.npz` and `bccd/`. The photographs need Debian's chromium.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from sittings import Journals
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "dashboards"))
@@ -58,6 +59,7 @@ SEARCHES: tuple[tuple[str, ...], ...] = (
         *("compare", "--space", "tiny", "--data", "digits", "--strategies", "evolution,local_search"),
         *("--seeds", "2", "--max-trials", "6", "--epochs", "1", "--name", "campaign", *QUIET),
     ),
+    ("compare", "families", "--axis", "worker_seconds", *QUIET),
 )
 """Commands in FOLDER, the first words left out."""
 
@@ -89,7 +91,10 @@ PICTURES = (
     Picture("dashboard_how.png", "/digits/how", 900),
     Picture("report.png", "runs/cells/report.html", 2000),
     Picture("fit_report.png", "runs/digits-fit/report.html", 1590, 1200),
+    Picture("compare.png", "runs/families/comparison.html", 920, 1340),
 )
+CURVES = "families.png"
+"""A picture that `nasforge compare` draws itself."""
 
 
 def nasforge(folder: Path, *words: str) -> None:
@@ -106,6 +111,7 @@ def make_searches(folder: Path) -> None:
         subprocess.run([sys.executable, HERE / "cut_cells.py", "cells", "--each", "200"], cwd=folder, check=True)
     if not (folder / "fashion_mnist.npz").exists():
         (folder / "fashion_mnist.npz").symlink_to(data / "fashion_mnist.npz")
+    Journals(HERE / "results" / "families.json", folder / "runs" / "families")
     for words in SEARCHES:
         nasforge(folder, *words)
     for name in ("cells", "digits", "digits-fit"):
@@ -146,7 +152,7 @@ def photograph(folder: Path, pictures: Sequence[Picture]) -> None:
         raise SystemExit("needs Debian's chromium: apt-get install chromium")
     with dashboard(folder) as address:
         for picture in pictures:
-            page = picture.page.replace("TOP", top_trials(folder))
+            page = picture.page.replace("TOP", top_trials(folder)) if "TOP" in picture.page else picture.page
             url = address + page if page.startswith("/") else (folder / page).resolve().as_uri()
             with chromium(program, "about:blank", picture.width, 900) as browser:
                 light = {"name": "prefers-color-scheme", "value": "light"}
@@ -177,10 +183,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="Folder for the searches.")
     parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="Take these pictures only.")
     options = parser.parse_args()
-    if unknown := {*options.only} - {picture.file for picture in PICTURES}:
+    if unknown := {*options.only} - {CURVES, *(picture.file for picture in PICTURES)}:
         parser.error(f"no picture {', '.join(sorted(unknown))}")
     make_searches(options.folder)
     photograph(options.folder, [p for p in PICTURES if not options.only or p.file in options.only])
+    if not options.only or CURVES in options.only:
+        save((options.folder / "runs" / "families" / "comparison.png").read_bytes(), IMAGES / CURVES)
 
 
 if __name__ == "__main__":

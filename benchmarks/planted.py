@@ -51,6 +51,7 @@ STRATEGIES = (
     "nsga2(population=20, tournament=2)",
     "ppo",
     "ppo(clip=0.2)",
+    "predictor",
 )
 SAMPLED, CLIMBS = 4000, 20
 OPERATIONS = (*(f"k{kernel}e{expansion}" for kernel in (3, 5, 7) for expansion in (3, 6)), "skip")

@@ -25,7 +25,7 @@ from nasforge.data import ImageData, load_data
 from nasforge.experiment.places import owner_of, places_of
 from nasforge.experiment.state import load_state
 from nasforge.exporters.model_card import is_unchanged, model_card, signed, written_files
-from nasforge.exporters.network_folder import Network, load, one_error
+from nasforge.exporters.network_folder import Network, in_one_line, load, one_error
 from nasforge.exporters.verify import Agreement, verify
 from nasforge.models.ensemble import BUILDER as ENSEMBLE_BUILDER
 from nasforge.settings.experiment import DataConfig, with_absolute_paths
@@ -173,7 +173,7 @@ def _export(
 def _beside(folder: Path, network: Network, files: Collection[Path]) -> list[Path]:
     """Write what is shipped with every format: the classes, and a script where there is an ONNX file that it runs."""
     labels = folder / LABELS
-    labels.write_text("".join(f"{' '.join(name.splitlines())}\n" for name in network.class_names), encoding="utf-8")
+    labels.write_text("".join(f"{in_one_line(name)}\n" for name in network.class_names), encoding="utf-8")
     if network.shape[0] not in (1, 3) or not any(file.name == SCRIPT_RUNS for file in files):
         return [labels]
     script = folder / SCRIPT

@@ -223,7 +223,7 @@ def _gain_text(whom: str, gain: Gain, figure: str) -> str:
         else:
             why = "no interval, since they are all equal on either side"
         return f"{title}: {fixed(gain.difference, 4, '+')} ({counted}: {why})"
-    interval = f"{fixed(gain.low, 4, '+')} .. {fixed(gain.high, 4, '+')}"
+    interval = f"{fixed(gain.low, 4, '+')} to {fixed(gain.high, 4, '+')}"
     return f"{title}: {fixed(gain.difference, 4, '+')} (95 % interval {interval}; {counted})"
 
 

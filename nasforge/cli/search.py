@@ -227,7 +227,7 @@ def print_forecast(config: ExperimentConfig) -> Outcome:
         (
             "feasible share",
             f"{percent(estimate.feasible / estimate.sampled)} of {estimate.sampled} random points "
-            f"(95 % interval {percent(low)} .. {percent(high)})",
+            f"(95 % interval {percent(low)} to {percent(high)})",
         ),
         ("cannot be built", f"{estimate.unbuildable} of {estimate.sampled}"),
         (

@@ -14,7 +14,7 @@ from typing import Any
 
 from nasforge.core.layout import DESCRIPTION, WEIGHTS
 from nasforge.data.input_rule import CENTRE_CROP
-from nasforge.exporters.network_folder import Calibration, Description, Network
+from nasforge.exporters.network_folder import Calibration, Description, Network, in_one_line
 from nasforge.exporters.verify import Agreement
 
 _MARK = "found by NASForge and trained on"
@@ -165,7 +165,7 @@ def _measured(metrics: Mapping[str, float]) -> str:
 
 
 def _names(names: tuple[str, ...]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:100])
+    shown = ", ".join(f"`{in_one_line(name)}`" for name in names[:100])
     return shown + (f" and {len(names) - 100} more (network.json has them all)" if len(names) > 100 else "")
 
 

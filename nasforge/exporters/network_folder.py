@@ -146,6 +146,11 @@ def check_class_names(names: Any) -> None:
         raise ValueError("class_names: expected distinct texts, and two are the same")
 
 
+def in_one_line(name: str) -> str:
+    """Return the name of a class for a file of lines, in which a line break would end the line."""
+    return " ".join(name.splitlines())
+
+
 class Normalise(nn.Module):
     """Images in 0..1 -> per channel zero mean and unit deviation, `(x - mean) / std`.
 

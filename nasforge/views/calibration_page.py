@@ -67,7 +67,7 @@ def rung_row(calibration: Calibration, rung: RungFacts) -> list[str]:
 
 def interval_text(fact: Correlation) -> str:
     """Return a correlation with its interval as text."""
-    return "-" if math.isnan(fact.value) else f"{fact.value:.2f} ({fact.low:.2f} .. {fact.high:.2f})"
+    return "-" if math.isnan(fact.value) else f"{fact.value:.2f} ({fact.low:.2f} to {fact.high:.2f})"
 
 
 def recommendation(calibration: Calibration) -> list[str]:

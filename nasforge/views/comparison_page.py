@@ -191,7 +191,7 @@ def _protocol(comparison: Comparison) -> str:
     seeds = ", ".join(f"{label} {count}" for label, count in trials.items())
     objectives = ", ".join(comparison.objectives)
     return (
-        f"Searches per strategy: {seeds}. Objectives: {objectives}. Charged up to "
+        f"Searches per strategy: {seeds}. Objectives: {objectives}. Up to "
         f"{cost_text(comparison, comparison.end)}: trainings of supernets, pruned and failed trials are "
         "charged too, rejected ones not. "
         "The best so far is chosen by the search's own signal; final figures are looked up afterwards. Lines: mean of "
@@ -222,7 +222,7 @@ def table_rows(comparison: Comparison, quantity: str, at: float) -> list[list[st
         if test is None:
             cells += ["-"] * 5
         else:
-            interval = f"{number(test.low, '+')} .. {number(test.high, '+')}"
+            interval = f"{number(test.low, '+')} to {number(test.high, '+')}"
             ps = [p_text(test.p_wilcoxon_holm), p_text(test.p_permutation_holm)]
             cells += [str(test.n), number(test.difference, "+"), interval, *ps]
         body.append(cells)

@@ -53,7 +53,7 @@ def nothing_learnt(what: str, accuracy: float, images: int, constant: float, ste
     if low > constant:
         return ""
     sentence = (
-        f"Nothing was learnt: {what} is {fixed(accuracy, 4)} on {images:,} images (95 % interval {fixed(low, 4)} .. "
+        f"Nothing was learnt: {what} is {fixed(accuracy, 4)} on {images:,} images (95 % interval {fixed(low, 4)} to "
         f"{fixed(high, 4)}), and always answering the largest class gives {fixed(constant, 4)}."
     )
     if steps is not None and steps < FEWEST_STEPS:
@@ -78,7 +78,7 @@ def too_coarse(accuracies: Sequence[float], images: int) -> str:
     differ = f", and the best {len(accuracies)} trials differ by {fixed(spread, 4)}" if spread < error else ""
     low, high = wilson(best * images, images)
     doubt = (
-        f"a standard error of {fixed(error, 4)}" if error else f"a 95 % interval of {fixed(low, 4)} .. {fixed(high, 4)}"
+        f"a standard error of {fixed(error, 4)}" if error else f"a 95 % interval of {fixed(low, 4)} to {fixed(high, 4)}"
     )
     return (
         f"The validation split is too coarse to rank the trials: it has {images:,} images, so an accuracy of "

@@ -20,8 +20,10 @@ from nasforge.api.predict import predict
 from nasforge.core.errors import DataError, ExportError, JournalError
 from nasforge.data import load_data
 from nasforge.exporters import torch_export
+from nasforge.exporters.model_card import model_card
 from nasforge.exporters.network_folder import TRAIN_AND_VALIDATION, Description, Network, load, save_network
 from nasforge.exporters.torch_export import TorchExport
+from nasforge.exporters.verify import Agreement
 from nasforge.models.network import build
 from nasforge.runners.local import run
 from nasforge.settings.experiment import DataConfig
@@ -383,7 +385,11 @@ def test_the_script_prints_any_name_and_says_which_model_it_cannot_use(shipped, 
         assert done.returncode == 2 and str(tmp_path / model) in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_class_is_one_line_of_the_labels(tmp_path):
-    network = SimpleNamespace(class_names=("ant", "line\nbreak", "bee"), shape=(2, 8, 8))
-    (labels,) = _beside(tmp_path, network, [])
+def test_a_class_is_one_line_of_the_labels_and_the_card(experiment, tmp_path):
+    names = ("ant", "line\nbreak", "bee")
+    (labels,) = _beside(tmp_path, SimpleNamespace(class_names=names, shape=(2, 8, 8)), [])
     assert labels.read_text().splitlines() == ["ant", "line break", "bee"]
+    network = load(experiment / "best")
+    network.description = replace(network.description, class_names=names)
+    card = model_card(network, {"safetensors": Agreement(1, 0.0, 1.0, 1.0, 1.0)}, {"safetensors": "w"}, [], {})
+    assert "- classes, in this order: `ant`, `line break`, `bee`\n" in card

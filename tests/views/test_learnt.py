@@ -97,5 +97,5 @@ def test_counts_are_those_of_the_validated_images():
 
 
 def test_an_accuracy_of_one_on_few_images_has_an_interval_with_width() -> None:
-    assert "an accuracy of 1.0000 has a 95 % interval of 0.6097 .. 1.0000. Use" in too_coarse([1.0, 1.0], 6)
+    assert "an accuracy of 1.0000 has a 95 % interval of 0.6097 to 1.0000. Use" in too_coarse([1.0, 1.0], 6)
     assert "has a standard error of 0.0335, and" in too_coarse([0.9, 0.89], 80)
