@@ -26,7 +26,7 @@ from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, DataError, JournalError, StopNow
 from nasforge.core.protocols import Evaluator, Tracker
 from nasforge.core.say import Say, to_stderr
-from nasforge.core.tracking_uri import NO_TRACKING
+from nasforge.core.tracking_uri import NO_TRACKING, admit_store
 from nasforge.core.trial import ENSEMBLE
 from nasforge.experiment.experiment import Experiment
 from nasforge.experiment.journal import has_begun
@@ -126,6 +126,7 @@ def _search(
     registry.check_options("runner", config.runner.name, config.runner.options, taken=2)
     if address := config.runner.options.get("address"):
         admit_cluster(address)
+    admit_store(config.tracking_uri, config.runs_dir)
     if ":" in config.space.builder and config.data is not None:
         registry.get("builder", config.space.builder)  # where only workers build, this process has the consent
     config = with_starts(suited_to_images(config))

@@ -53,9 +53,9 @@ def track(
     finished = finished_of(entries_of(fit)) if fit else None
     with view():
         place = destination(folder, uri)
+        state = load_state(folder)  # a journal that contradicts itself is refused before the store gets any of it
         result = finished["content"] if finished else None
         count = deliver(folder, place, (fit or folder).name, say=say, fit=result, progress=progress)
-        state = load_state(folder)
     count += _send_files(folder, place, state)
     _register_winner(folder, place, say)
     return count

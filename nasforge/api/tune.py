@@ -19,6 +19,7 @@ from nasforge.core.protocols import Tracker
 from nasforge.core.recipe import settings_of
 from nasforge.core.say import Say, to_stderr
 from nasforge.core.space import Domain, SearchSpace
+from nasforge.core.tracking_uri import admit_store
 from nasforge.core.trial import Trial
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
@@ -280,13 +281,15 @@ def _config_after(
 
 
 def _admit_typed(config: ExperimentConfig, settings: Mapping[str, Any]) -> None:
-    """Admit the runner and the pruner that the user names for this tuning; they need no further consent."""
+    """Admit runner, pruner and store that the user names for this tuning; they need no further consent."""
     with typed():
         for kind in ("runner", "pruner"):
             if kind in settings and ":" in (name := getattr(config, kind).name):
                 registry.get(kind, name)
         if "runner" in settings and (address := config.runner.options.get("address")):
             admit_cluster(address)
+        if "tracking_uri" in settings:
+            admit_store(config.tracking_uri, config.runs_dir)
 
 
 def _fixed(

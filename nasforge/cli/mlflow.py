@@ -12,7 +12,7 @@ from nasforge.cli.options import RunsDir
 from nasforge.cli.output import Outcome, line
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import ConfigError, TrackingError
-from nasforge.core.tracking_uri import chosen_uri
+from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
 from nasforge.core.trust import view
 
 
@@ -51,7 +51,14 @@ def mlflow(
     place = whole_path(runs_dir) if folder is None else folder.parent
     experiment = key = ""
     if folder is None:
-        uri = whole_uri(chosen_uri(tracking_uri), place)
+        chosen = chosen_uri(tracking_uri)
+        if chosen == NO_TRACKING:
+            raise TrackingError(
+                "tracking is off, so there is no page. Name a store: --tracking-uri URI",
+                kind="missing",
+                key="tracking_uri",
+            )
+        uri = whole_uri(chosen, place)
     else:
         with view():
             stored = destination_of_comparison if campaign else destination

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from nasforge.core.command_line import command_for, command_line, quoted
+from nasforge.core.errors import readable
 from nasforge.core.ladder import Unit
 from nasforge.core.metrics import form_of
 from nasforge.core.space import Choice, Domain, Float
@@ -73,15 +75,30 @@ def all_unreadable(reasons: Mapping[str, str]) -> Outcome:
     return Outcome({"error": error, **common, "problems": problems}, 1)
 
 
+class _Plain(Console):
+    """A console that interprets nothing in a text: no markup, and no codes for the terminal.
+
+    Messages and names may come from a journal of somebody else's.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Return what is printed, codes left out but for the console's."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(readable(segment.text), segment.style)
+
+
 def out() -> Console:
     """Return the console of answers; it is silent under `only_json`, which makes the two streams one."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(highlight=False, quiet=sys.stdout is sys.stderr, width=width)
+    return _Plain(quiet=sys.stdout is sys.stderr, width=width)
 
 
 def log() -> Console:
     """Return the console of progress and errors."""
-    return Console(stderr=True, highlight=False)
+    return _Plain(stderr=True)
 
 
 def say(text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-_CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
+_CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 """Codes for colours and the cursor of a terminal, and other unreadable characters."""
 
 
@@ -149,9 +149,14 @@ class Problem:
         return ": ".join(part for part in (place, None if named else self.key, self.message) if part)
 
 
+def readable(text: str) -> str:
+    """Return a text without codes by which a terminal does something instead of showing it."""
+    return _CONTROLS.sub("", text)
+
+
 def one_line(error: BaseException | str, most: int = 300) -> str:
     """Return a library's error on one line of at most `most` characters, without codes for colours."""
-    text = " ".join(_CONTROLS.sub("", str(error)).split())
+    text = " ".join(readable(str(error)).split())
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from nasforge.core import trust
 from nasforge.core.command_line import quoted
 from nasforge.core.errors import TrackingError
 from nasforge.core.uri import SQLITE, sqlite_uri, with_absolute_file, without_password, without_secrets
@@ -63,6 +64,31 @@ def tracking_uri(uri: str | None, runs_dir: Path) -> str:
     full = _checked(uri)
     from_environment = os.environ.get(VARIABLE, "")
     return from_environment if without_secrets(from_environment) == full else full
+
+
+def admit_store(uri: str | None, runs_dir: Path, command: str = "--trust") -> None:
+    """Ask for consent to a store that a file names: a server gets results, and with them the user's credentials.
+
+    The default store needs no consent, nor does the one that the environment variable names.
+
+    Args:
+        uri: as a journal has it.
+        runs_dir: of the experiment.
+        command: option by which the user can agree.
+
+    Raises:
+        TrustError: the URI comes from a file, and the user has not agreed to it.
+    """
+    if uri is None or uri == NO_TRACKING:
+        return
+    shown = without_secrets(uri)
+    if shown in (sqlite_uri(runs_dir.absolute() / DATABASE), without_secrets(os.environ.get(VARIABLE, ""))):
+        return
+    refusal = (
+        f"the journal in {runs_dir} sends its results to {shown}, and you have not agreed to that on this machine. If "
+        f"you know that store, add {command} to the command"
+    )
+    trust.admit_place(f"MLflow at {shown}", f"tracking_uri '{shown}'", refusal)
 
 
 def _checked(uri: str) -> str:

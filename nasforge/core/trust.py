@@ -158,9 +158,33 @@ def admit(reference: str, what: str, files: Sequence[Path] = (), *, changed: boo
                 kind="untrusted",
                 key=plugin_kind(what),
             )
+    _consented(source, reference, resolved, what)
+
+
+def admit_place(reference: str, what: str, refusal: str) -> None:
+    """Decide whether data may go to a place that a text names; unlike code, a view may use it after an earlier consent.
+
+    Args:
+        reference: the place.
+        what: how a message calls it: `tracking_uri 'http://host:5000'`.
+        refusal: message for a user who has not agreed: who names the place, and how to agree.
+
+    Raises:
+        TrustError: the text comes from a file, and the user has not agreed to it.
+    """
+    source = _SOURCE.get()
+    if source is None or reference in source.admitted:
+        return
+    if source.kind != "user" and not source.trust and not _is_remembered(reference, []):
+        raise TrustError(refusal, kind="untrusted", key=plugin_kind(what))
+    _consented(source, reference, [], what)
+
+
+def _consented(source: _Source, reference: str, files: Sequence[Path], what: str) -> None:
+    """Remember a consent; say so where it cannot be stored."""
     source.admitted.add(reference)
     try:
-        _remember(reference, resolved)
+        _remember(reference, files)
     except OSError as error:
         where = f" in {error.filename}" if error.filename else ""
         source.say(

@@ -129,12 +129,19 @@ class State:
 
     @property
     def config(self) -> ExperimentConfig:
-        """Configuration of the experiment, with the place of its data and the budget in force; parsed on first use."""
+        """Configuration of the experiment, with the place of its data and the budget in force; parsed on first use.
+
+        Raises:
+            JournalError: the header's configuration is invalid.
+        """
         if self._config is None:
             from nasforge.settings.experiment import ExperimentConfig  # brings the reader of YAML files
 
             runs_dir = Path() if self.path is None else self.path.parent.parent
-            config = ExperimentConfig.from_json(self.name, self.header.config, runs_dir)
+            try:
+                config = ExperimentConfig.from_json(self.name, self.header.config, runs_dir)
+            except EventError as error:
+                raise self._corrupt(1, error) from None
             self._config = replace(config, budget=self.budget)
         return self._config
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from nasforge import registry
 from nasforge.core.architecture import MODEL, TRAIN, Value
-from nasforge.core.errors import ConfigError, NasforgeError, Problem, did_you_mean
+from nasforge.core.errors import ConfigError, EventError, NasforgeError, Problem, did_you_mean
 from nasforge.core.events import Header
 from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.ladder import Rung, Unit
@@ -178,27 +178,35 @@ class ExperimentConfig:
 
     @staticmethod
     def from_json(name: str, content: Mapping[str, Any], runs_dir: Path) -> ExperimentConfig:
-        """Rebuild the object from its `to_json` form; name and runs folder are those of the journal's place."""
-        return ExperimentConfig(
-            name=name,
-            space=SearchSpace.from_json(content["space"]),
-            data=None if content["data"] is None else DataConfig(**content["data"]),
-            strategy=Named(**content["strategy"]),
-            evaluator=Named(**content["evaluator"]),
-            pruner=Named(**content["pruner"]),
-            runner=Named(**content["runner"]),
-            objectives=tuple(Objective.recorded(text) for text in content["objectives"]),
-            constraints=tuple(Constraint.parse(text) for text in content["constraints"]),
-            targets=tuple(Constraint.parse(text) for text in content["targets"]),
-            budget=Budget(**content["budget"]),
-            ladder=tuple(Rung.from_json(rung) for rung in content["ladder"]),
-            recipe=content["recipe"],
-            seed=content["seed"],
-            runs_dir=whole_path(runs_dir),
-            tracking_uri=content["tracking_uri"],
-            start_from=Starts.from_json(content.get("start_from")),
-            task=content.get("task", CLASSIFICATION),
-        )
+        """Rebuild the object from its `to_json` form; name and runs folder are those of the journal's place.
+
+        Raises:
+            EventError: the content has another form.
+        """
+        try:
+            return ExperimentConfig(
+                name=name,
+                space=SearchSpace.from_json(content["space"]),
+                data=None if content["data"] is None else DataConfig(**content["data"]),
+                strategy=Named(**content["strategy"]),
+                evaluator=Named(**content["evaluator"]),
+                pruner=Named(**content["pruner"]),
+                runner=Named(**content["runner"]),
+                objectives=tuple(Objective.recorded(text) for text in content["objectives"]),
+                constraints=tuple(Constraint.parse(text) for text in content["constraints"]),
+                targets=tuple(Constraint.parse(text) for text in content["targets"]),
+                budget=Budget(**content["budget"]),
+                ladder=tuple(Rung.from_json(rung) for rung in content["ladder"]),
+                recipe=content["recipe"],
+                seed=content["seed"],
+                runs_dir=whole_path(runs_dir),
+                tracking_uri=content["tracking_uri"],
+                start_from=Starts.from_json(content.get("start_from")),
+                task=content.get("task", CLASSIFICATION),
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # whatever the file says
+            cause = f"no key {error}" if isinstance(error, KeyError) else error
+            raise EventError(f"the configuration of '{name}' is invalid: {cause}", kind="invalid") from None
 
     @staticmethod
     def of_journal(header: Header, folder: Path) -> ExperimentConfig:

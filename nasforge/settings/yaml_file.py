@@ -169,6 +169,9 @@ def _parsed(text: str, file: str) -> Document:
             context = f"{error.context}, " if message.startswith("but ") else ""
             message = f"not valid YAML: {context}{message}"
         raise ConfigError([Problem(message, file, mark.line + 1 if mark else None, kind="unreadable")]) from None
+    except (ValueError, OverflowError):  # a character beyond the last one, a version of thousands of digits
+        message = "not valid YAML: a number in it is too large"
+        raise ConfigError([Problem(message, file, loader.get_mark().line + 1, kind="unreadable")]) from None
     finally:
         loader.dispose()
     if reader.problems:

@@ -180,6 +180,27 @@ def test_a_configuration_that_a_page_could_not_show_is_refused(
         load_state(_written(tmp_path / "a", [changed, *lines[1:]]))
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("strategy",), {"name": "random", "extra": 1}),
+        (("data",), {"foo": 1}),
+        (("tracking_uri",), ...),
+        (("recipe",), ...),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cannot_be_run_is_refused_when_it_is_needed(
+    lines: list[Any], tmp_path: Path, place: Place, value: Any
+) -> None:
+    changed = _changed(lines[0], ("config", *place), value)
+    if value is ...:
+        del changed["config"][place[0]]
+    state = load_state(_written(tmp_path / "a", [changed, *(line for line in lines[1:] if line["event"] != "moved")]))
+    with raises(JournalError, "unreadable", None, f"{JOURNAL}:1"):
+        _ = state.config
+
+
 def test_every_value_changed_to_what_is_most_often_wrong(lines: list[Any], tmp_path: Path) -> None:
     wrong = (None, True, -1, 1.5, float("nan"), float("inf"), 10**400, "x", "", [], {}, [None], {"x": None}, [[1]])
     for index, line in enumerate(lines):

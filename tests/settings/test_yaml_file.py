@@ -76,6 +76,8 @@ def test_a_merged_key_has_the_line_where_it_stands(tmp_path: Path) -> None:
         ("a: 1\nb: \0", "file.yaml:2: not valid YAML: the character U+0000"),
         ("a: 1\nb: é".encode("latin-1"), "file.yaml:2: cannot be read as text: byte 0xe9 is not UTF-8"),
         ("a: " + "9" * 5000, "cannot be read as int"),
+        ('a: 1\nb: "\\U00FFFFFF"', "file.yaml:2: not valid YAML: a number in it is too large"),
+        ("%YAML 1." + "9" * 5000 + "\n---\na: 1", "file.yaml:1: not valid YAML: a number in it is too large"),
         ("a: !mine {x: 1}", "unknown tag !mine"),
         ("a: !!python/name:os.system x", "unknown tag"),
         ("a: !!int x", "got 'x', which cannot be read as int"),

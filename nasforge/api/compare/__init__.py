@@ -34,7 +34,7 @@ from nasforge.core.layout import JOURNAL
 from nasforge.core.paths import whole_path
 from nasforge.core.ranges import check_whole
 from nasforge.core.say import Say, to_stderr
-from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri
+from nasforge.core.tracking_uri import NO_TRACKING, admit_store, chosen_uri
 from nasforge.core.trust import foreign, from_user
 from nasforge.experiment.journal import dumps, experiments_in
 from nasforge.experiment.places import COMPARISON, folder_of, kind_of, search_of
@@ -112,6 +112,8 @@ def compare(
     check_whole(workers, "--workers", 1)
     place = whole_path(runs_dir)
     uri = chosen_uri(tracking_uri)
+    with from_user(say):
+        admit_store(uri, Path(runs_dir))
     failed: dict[str, str] = {}
     notes: list[str] = []
     if strategies is not None:

@@ -29,6 +29,7 @@ from nasforge.core.layout import BEST, FINALISTS
 from nasforge.core.protocols import Reference, Tracker
 from nasforge.core.ranges import check_whole
 from nasforge.core.say import Say, to_stderr
+from nasforge.core.tracking_uri import admit_store
 from nasforge.core.trust import foreign, typed
 from nasforge.data import load_data
 from nasforge.experiment.experiment import reopen
@@ -127,6 +128,8 @@ def retrain(
     with typed():
         references = _references(reference)
     uri = read_header(folder).config.get("tracking_uri")  # MLflow hears of finalists where it heard of the search
+    with foreign(folder.parent, trust=trust):
+        admit_store(uri, folder.parent)
     with (
         foreign(folder.parent, trust=trust),
         tracking(folder, uri, trackers, say, of_search=False) as told,

@@ -454,7 +454,10 @@ class Delivery:
         whole = {
             key: writes
             for key, writes in self._writes.items()
-            if self._sure and writes.whole and key.startswith("trial/") and key not in self._open | self._known
+            if self._sure
+            and writes.whole
+            and key.startswith("trial/")
+            and not (key in self._open or key in self._known)
         }
         if not whole:
             return

@@ -16,8 +16,8 @@ from nasforge.core.errors import JournalError, TrackingError
 from nasforge.core.events import Event, Header
 from nasforge.core.layout import FIT, JOURNAL
 from nasforge.core.ranges import Range
-from nasforge.core.tracking_uri import NO_TRACKING, chosen_uri, tracking_uri
-from nasforge.core.uri import without_password
+from nasforge.core.tracking_uri import NO_TRACKING, admit_store, chosen_uri, tracking_uri
+from nasforge.core.uri import without_password, without_secrets
 from nasforge.experiment.journal import fit_of, parse, read_header, search_name
 
 IDS = "tracking.json"
@@ -97,10 +97,15 @@ def destination(folder: Path, uri: str | None = None) -> str | None:
     Raises:
         JournalError: no experiment there, or a corrupt journal.
         TrackingError: MLflow cannot keep runs at that URI, or the search was not tracked and no URI is given.
+        TrustError: the journal names the URI, and the user has not agreed to it.
     """
+    if uri == NO_TRACKING:
+        raise _tracking_is_off(folder)
     chosen = chosen_uri(uri) if uri is not None else read_header(folder).config.get("tracking_uri")
     if uri is None and chosen == NO_TRACKING:
         chosen = chosen_uri(None) or NO_TRACKING
+    elif uri is None:
+        admit_store(chosen, folder.parent, f"--tracking-uri {without_secrets(str(chosen))}")
     if chosen == NO_TRACKING:
         raise TrackingError(
             f"'{search_name(folder)}' was searched without tracking; say where to with --tracking-uri",
@@ -119,16 +124,27 @@ def destination_of_comparison(folder: Path, uri: str | None = None) -> str | Non
 
     Raises:
         TrackingError: MLflow cannot keep runs at that URI, or the user wants no tracking.
+        TrustError: a file in the folder names the URI, and the user has not agreed to it.
     """
     stores = list(read_ids(folder)["stores"])
     if uri is None and stores:
-        return None if stores[-1] == "default" else stores[-1]
+        latest = str(stores[-1])
+        if latest == "default":
+            return None
+        admit_store(latest, folder.parent, f"--tracking-uri {latest}")
+        return latest
     chosen = chosen_uri(uri)
     if chosen == NO_TRACKING:
-        raise TrackingError(
-            f"'{folder.name}': tracking is off. Name a store: --tracking-uri URI", kind="missing", key="tracking_uri"
-        )
+        raise _tracking_is_off(folder)
     return chosen
+
+
+def _tracking_is_off(folder: Path) -> TrackingError:
+    return TrackingError(
+        f"'{search_name(folder)}': tracking is off. Name a store: --tracking-uri URI",
+        kind="missing",
+        key="tracking_uri",
+    )
 
 
 _LENGTHS = ("delivered", "ended_at")
