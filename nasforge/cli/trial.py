@@ -182,5 +182,10 @@ def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool
             table("Differing metrics", ("step/metric", "then", "now"), rows, left=("step/metric",))
         if comparison.device.startswith("cuda"):
             line("On a GPU the order of sums varies, so small differences are normal there; on a CPU there are none.")
+        else:
+            line(
+                "On a CPU the order of sums depends on torch's threads. Small differences are normal if they were other "
+                "ones then: with another OMP_NUM_THREADS, or where another runner continued the search."
+            )
     content = {"experiment": search_name(folder), "rerun": comparison.to_json()}
     return Outcome(content, code=0 if comparison.equal else 1)

@@ -55,7 +55,8 @@ from nasforge.experiment.verdicts import (
 from nasforge.settings.experiment import NO_PRUNER, places_of
 
 VOLATILE = ("budget", "runner", "tracking_uri")
-"""Settings that may differ when a search is resumed: they change no measurement, and the budget no proposal so far."""
+"""Settings that may differ when a search is resumed: the budget changes no proposal so far, and the runner only the
+last digits on a CPU, where torch may get other threads."""
 
 
 class Experiment:
