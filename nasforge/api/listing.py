@@ -8,10 +8,11 @@ from typing import Any
 
 from nasforge.api.fit.log import entries_of, finished_of, reading, winner_of
 from nasforge.core.errors import JournalError, NasforgeError
-from nasforge.core.layout import FIT, JOURNAL, SEARCH
+from nasforge.core.layout import FINALISTS, FIT, JOURNAL, SEARCH
 from nasforge.experiment.journal import campaigns_in, experiments_in, fits_in, is_locked, lines_of, without_collection
 from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import standing_of
+from nasforge.views.results import networks_on_test
 
 RUNNING, FINISHED, STOPPED, BROKEN = "running", "finished", "stopped", "broken"
 """States of a row: a process works on it, it has reached its end, its command continues it, it cannot be read."""
@@ -22,8 +23,8 @@ def listing(runs_dir: Path) -> list[dict[str, Any]]:
 
     The search of a fit and the searches of a campaign have no rows of their own. A row has `name`, `kind` (`search`,
     `campaign`, `calibration`, `fit`), `state`, `started` (seconds since the epoch; None where the journal has no
-    times), `metric` and `value` (of the best trial, or of a fit's network on the test split; None while there is
-    none), and `problem` (why it cannot be read, else empty).
+    times), `metric` and `value` (of the best trial, or of the network of a fit or of the retrained best trial on the
+    test split; None while there is none), and `problem` (why it cannot be read, else empty).
     """
     kinds: list[tuple[str, Callable[[Path], dict[str, Any]], Sequence[Path]]] = [
         ("fit", _fit, fits_in(runs_dir, searching=False)),
@@ -65,7 +66,9 @@ def _fit(folder: Path) -> dict[str, Any]:
 
 def _search(folder: Path) -> dict[str, Any]:
     state = load_state(folder)
-    row = {"state": standing_of(folder, state), "started": _started(folder), **_best([state])}
+    won = next((row for row in networks_on_test(state, folder / FINALISTS) if row["won"]), None)
+    result = {"metric": won["metric"], "value": won["value"]} if won else _best([state])
+    row = {"state": standing_of(folder, state), "started": _started(folder), **result}
     if state.is_calibration:
         row["kind"] = "calibration"
     return row

@@ -184,8 +184,8 @@ def repeat_trial(folder: Path, number: int, data: Mapping[str, str], trust: bool
             line("On a GPU the order of sums varies, so small differences are normal there; on a CPU there are none.")
         else:
             line(
-                "On a CPU the order of sums depends on torch's threads. Small differences are normal if they were other "
-                "ones then: with another OMP_NUM_THREADS, or where another runner continued the search."
+                "On a CPU the order of sums depends on torch's threads. Small differences are normal where it had "
+                "another number of them: by another OMP_NUM_THREADS, or where another runner continued the search."
             )
     content = {"experiment": search_name(folder), "rerun": comparison.to_json()}
     return Outcome(content, code=0 if comparison.equal else 1)

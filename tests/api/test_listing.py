@@ -11,8 +11,10 @@ import pytest
 from nasforge.api.listing import listing
 from nasforge.api.search import search
 from nasforge.cli import app as cli
+from nasforge.core.events import TestOpened, event_to_json
 from nasforge.core.layout import FIT, JOURNAL, LOCK
-from nasforge.experiment.journal import fits_in, is_locked, lock_alone
+from nasforge.experiment.journal import dumps, fits_in, is_locked, lock_alone
+from nasforge.experiment.state import load_state
 
 
 @pytest.fixture
@@ -61,6 +63,15 @@ def test_every_search_campaign_and_fit_is_one_row(runs):
     assert rows["done"]["value"] > 0 and rows["stopped"]["value"] is None
     assert "corrupt" in rows["broken"]["problem"] and not rows["done"]["problem"]
     assert time.time() - 60 < rows["done"]["started"] < time.time()
+
+
+def test_a_retrained_search_is_listed_with_its_result_on_the_test_split(runs):
+    best = load_state(runs / "done").best.architecture
+    events = [TestOpened(f"{best.short_id}-seed{seed}-e3", {"test/accuracy": 0.5 + seed / 4}) for seed in range(2)]
+    with (runs / "done" / JOURNAL).open("a") as journal:
+        journal.writelines(dumps({**event_to_json(event), "at": 1.0}) + "\n" for event in events)
+    row = by_name(runs)["done"]
+    assert (row["state"], row["metric"], row["value"]) == ("finished", "test/accuracy", 0.625)
 
 
 def test_a_fit_is_listed_with_its_result_on_the_test_split(runs):
