@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 def choose_winner(work: Work, candidates: list[Answered], others: list[Answered], tried: int) -> Mapping[str, Any]:
     """Return the winner, from answers on images that no network was trained on, written down before any test."""
     entry = work.log.last("chosen")
-    if entry is not None and entry["until"] >= work.until and not is_unfit(work, entry["trial"]):
-        return entry
     candidates = [c for c in candidates if not is_unfit(work, c.row.trial)]
+    # an older version may have chosen a late one
+    if entry and entry["until"] >= work.until and any(c.row.name == entry["winner"] for c in candidates):
+        return entry
     if not candidates:
         raise SearchError(
             f"{work.folder}: the last training of every candidate failed. Give more --time", kind="failed", key="time"

@@ -28,6 +28,7 @@ from nasforge.training.meter import trainings_end_by
 
 if TYPE_CHECKING:
     from nasforge.api.fit.work import Answered, Work
+    from nasforge.core.trial import Trial
 
 
 def config_of(work: Work, *, epochs: int, folds: int | None = None, threads: int | None = None) -> ExperimentConfig:
@@ -136,12 +137,15 @@ def _quietly(say: Say) -> Say:
 
 
 def candidates_of(work: Work, state: State) -> list[Answered]:
-    """Return the trials that were trained to the end on all folds, with their answers."""
+    """Return the trials that were trained to the end on all folds, with their answers.
+
+    A first candidate that was late is among them only where no trial is complete.
+    """
     candidates = []
     default = work.space.default_point()
-    for trial in state.trials.values():
+    for trial in _of_greatest_fidelity(work, state):
         result = trial.result
-        if not trial.comparable or result is None or ANSWERS not in result.artifacts or trial.architecture is None:
+        if result is None or ANSWERS not in result.artifacts or trial.architecture is None:
             continue
         tensors = load_file(file_of(work.folder / SEARCH, result.artifacts[ANSWERS]))
         probabilities = work.in_order(tensors["images"].numpy(), tensors["probabilities"].float().numpy())
@@ -157,3 +161,12 @@ def candidates_of(work: Work, state: State) -> list[Answered]:
         )
         candidates.append(work.answered(row, probabilities))
     return candidates
+
+
+def _of_greatest_fidelity(work: Work, state: State) -> list[Trial]:
+    """Return the comparable trials of the greatest fidelity, late ones only where none is complete."""
+    comparable = [trial for trial in state.trials.values() if trial.comparable]
+    # on folds a late trial has as many steps as a complete one, of fewer epochs each
+    complete = [trial for trial in comparable if work.log.last("late", trial=trial.number) is None] or comparable
+    deepest = max((trial.steps_done for trial in complete), default=0)
+    return [trial for trial in complete if trial.steps_done == deepest]

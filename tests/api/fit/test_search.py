@@ -2,21 +2,26 @@
 
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from nasforge.api import search as searching
 from nasforge.api.fit.log import FitLog, Request
-from nasforge.api.fit.search import config_of, search
+from nasforge.api.fit.search import candidates_of, config_of, search
 from nasforge.api.fit.work import Work
 from nasforge.api.starts import CLASS_WEIGHTS, with_starts
 from nasforge.core.errors import StopNow
 from nasforge.core.events import SCHEMA, Header
 from nasforge.core.layout import JOURNAL, SEARCH
 from nasforge.core.recipe import recipe_of
+from nasforge.core.trial import Artifact, Measure, Result, Trial
 from nasforge.experiment.journal import Journal
 from nasforge.settings.experiment import resolve
+from nasforge.training.artifacts import sha256_of
 from nasforge.views.mlflow.tracker import MlflowTracker
 
 
@@ -143,3 +148,34 @@ def test_a_plan_decides_class_weights_of_classes_of_similar_size_too(work_on):
     work, messages = work_on((80, 70), plan={"class_weights": "balanced"})
     assert config_of(work, epochs=1, folds=1).space.domains[CLASS_WEIGHTS].values == ("none", "balanced")
     assert sum(line.startswith("class weights: balanced") for line in messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("late", "steps", "candidates"),
+    [
+        ((), (3, 3, 3), [0, 1, 2]),
+        ((0,), (3, 3, 3), [1, 2]),  # on folds a late trial has as many steps
+        ((), (2, 9, 9), [1, 2]),
+        ((0,), (9, 3, 3), [1, 2]),
+        ((0,), (2,), [0]),  # a late candidate is better than none
+    ],
+)
+def test_a_late_candidate_is_compared_with_no_complete_one(work_on, late, steps, candidates):
+    work, _ = work_on((160, 150, 140))
+    (work.folder / SEARCH).mkdir()
+    few = work.whole.validation
+    work.places, work.truth = np.sort(few.index), few.labels.numpy()
+    answers = {
+        "images": torch.from_numpy(few.index.astype(np.int64)),
+        "probabilities": torch.full((len(few), 3), 1 / 3),
+    }
+    save_file(answers, work.folder / SEARCH / "answers.safetensors")
+    work.space = config_of(work, epochs=1, folds=1).space
+    artifact = Artifact("answers.safetensors", sha256_of(work.folder / SEARCH / "answers.safetensors"), 0)
+    trials = {}
+    for number, done in enumerate(steps):
+        result = Result("finished", {}, (0.5,), done, artifacts={"answers": artifact})
+        trials[number] = Trial(number, Measure(work.space.default_point()), result=result)
+    for number in late:
+        work.log.write("late", trial=number)
+    assert [answered.row.trial for answered in candidates_of(work, SimpleNamespace(trials=trials))] == candidates
