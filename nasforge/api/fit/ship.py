@@ -19,6 +19,7 @@ from nasforge.data.npz import write_npz
 from nasforge.data.sources import image_ids
 from nasforge.exporters.network_folder import Calibration, Network, description_of, load, save_network
 from nasforge.training.device import device_of
+from nasforge.training.failures import TrainingFailed, as_training_failures
 from nasforge.training.scoring import answers
 from nasforge.views.answers import answers_file
 
@@ -88,9 +89,15 @@ def ship(work: Work) -> exporting.Exported:
 
 
 def ask(network: Network, split: Split, device: torch.device) -> np.ndarray:
-    """Return the probabilities, N x classes, that a network gives the images of a split."""
+    """Return the probabilities, N x classes, that a network gives the images of a split.
+
+    Raises:
+        TrainingFailed: memory ran out.
+        DeviceLost: the GPU has failed.
+    """
     about = network.description
     # a network that enlarges its input needs far more memory than the images do
     size = _BATCH if about.space.arguments.get("resolution") else _LARGE_BATCH
     normalised = replace(split, mean=about.mean, std=about.std)
-    return answers(network.body.to(device), normalised, device=device, batch_size=size).probabilities
+    with as_training_failures(TrainingFailed, device):
+        return answers(network.body.to(device), normalised, device=device, batch_size=size).probabilities

@@ -32,6 +32,7 @@ from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
 from nasforge.models.textbook import Textbook
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
+from nasforge.training.failures import TrainingFailed, as_training_failures
 from nasforge.training.fitting import check_fits
 from nasforge.views.answers import answers_file
 from nasforge.views.learnt import nothing_learnt
@@ -199,7 +200,8 @@ class Work:
         members = [description_of(folder.parent / name).trained for name in about.get("members", ())]
         recipes = [trained.get("recipe", {}) for trained in members or [about]]
         what = (self.data_config, self.place, self.tta, self.config.objectives, self.config.task)
-        return measure(network.body, *what, answers, recipes)
+        with as_training_failures(TrainingFailed, self.place):
+            return measure(network.body, *what, answers, recipes)
 
     def _network(
         self,

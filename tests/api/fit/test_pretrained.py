@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 import nasforge
 from nasforge.api.export import export
 from nasforge.api.fit import Fitted
-from nasforge.api.fit.pretrained import probe, tune, weights
+from nasforge.api.fit.pretrained import phases, probe, tune, weights
 from nasforge.api.fit.schedule import Plan
 from nasforge.api.fit.ship import ask, calibration_of
 from nasforge.cli.app import main
@@ -30,6 +30,7 @@ from nasforge.core.layout import FIT
 from nasforge.data import load_data
 from nasforge.exporters.network_folder import Calibration, load, save_network
 from nasforge.settings.experiment import DataConfig, resolve
+from nasforge.training.failures import TrainingFailed
 from nasforge.training.meter import trainings_end_by
 
 NAME = "test_resnet"
@@ -208,6 +209,49 @@ def test_a_damaged_file_in_a_cache_is_left_out(fitted, place, tmp_path):
     (copy / FIT).write_text("".join(json.dumps(line) + "\n" for line in kept))
     other = again(place, tmp_path)
     assert other.winner.kind != "pretrained" and "left out" in entries(copy, "probed")[0]["said"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "no memory left on cpu"),
+        (MemoryError(), "no memory left on cpu"),
+        (RuntimeError("sizes of tensors\nmust match"), "sizes of tensors must match"),
+    ],
+)
+def test_a_network_that_cannot_be_probed_is_left_out(monkeypatch, error, reason):
+    def failing(*arguments, **settings):
+        raise error
+
+    def write(kind, **content):
+        journal.append(content)
+        return content
+
+    monkeypatch.setattr(probe, "probe", failing)
+    journal, messages = [], []
+    work = SimpleNamespace(
+        log=SimpleNamespace(used=1.0, entries=[], last=lambda *_, **__: None, write=write),
+        backbones={NAME: "weights.pth"},
+        config_of_search=lambda: SimpleNamespace(constraints=()),
+        plan=Plan(2, 1, 2, 0.1),
+        request=SimpleNamespace(device="cpu", seed=0),
+        training_decision={"threads": torch.get_num_threads()},
+        **{"seconds": 60.0, "until": 30.0, "balanced": False, "say": messages.append},
+        **dict.fromkeys(("data", "data_config", "splits")),
+    )
+    assert phases.measure_pretrained(work) == []
+    assert journal == [{"backbone": NAME, "said": f"left out: {reason}"}]
+    assert messages == [f"pretrained {NAME}: left out: {reason}"]
+
+
+def test_memory_that_runs_out_while_a_network_is_asked_is_one_sentence(place, monkeypatch):
+    def failing(*arguments, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    data, row = probed(place, limits=["flops<=20M"])
+    monkeypatch.setattr("nasforge.api.fit.ship.answers", failing)
+    with raises(TrainingFailed, "failed", None, "cpu: CUDA out of memory"):
+        ask(row.network, data.validation, torch.device("cpu"))
 
 
 # --- probing ---------------------------------------------------------------------------------------------------------

@@ -267,6 +267,15 @@ def test_a_killed_retraining_continues(retrained, folder):
     assert told == [done, done + 1]
 
 
+def test_memory_that_runs_out_on_the_test_split_is_one_sentence(folder, monkeypatch):
+    def failing(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(work, "measure", failing)
+    with raises(TrainingFailed, "failed", None, "CUDA out of memory"):
+        retrain(folder, seeds=1, epochs=1, device="cpu")
+
+
 def test_a_diverged_seed_is_reported_and_the_others_count(folder, monkeypatch):
     def sometimes(network, *args, **kwargs):
         if kwargs["seed"] == 0:

@@ -16,12 +16,13 @@ from nasforge.api.fit.pretrained import probe, tune
 from nasforge.api.fit.rows import Row
 from nasforge.api.fit.schedule import end_of
 from nasforge.api.fit.ship import ask
-from nasforge.core.errors import BuildError
+from nasforge.core.errors import BuildError, one_line
 from nasforge.core.layout import FINALISTS
 from nasforge.core.metrics import short_name
 from nasforge.data.npz import write_npz
 from nasforge.exporters.network_folder import Calibration, save_network
 from nasforge.training.device import device_of
+from nasforge.training.failures import device_lost, is_out_of_memory
 from nasforge.views.rounding import fixed
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
         seconds=min(probe.SHARE * work.seconds - spent, after_search),
         after=end_of(work.seconds) / 2,
     )
+    device = device_of(work.request.device)
     try:
         probed = probe.probe(
             name,
@@ -61,13 +63,18 @@ def _probed(work: Work, name: str, file: Path) -> dict[str, Any]:
             work.data_config,
             work.splits,
             room,
-            device=device_of(work.request.device),
+            device=device,
             balanced=work.balanced,
             seed=work.request.seed,
         )
     except (probe.LeftOutError, BuildError) as error:
         late = {"for_time": work.seconds} if getattr(error, "for_time", False) else {}
         return {"said": f"left out: {error}", **late}
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if lost := device_lost(error, device):
+            raise lost from error
+        reason = f"no memory left on {device}" if is_out_of_memory(error) else one_line(error)
+        return {"said": f"left out: {reason}"}
     probabilities = work.in_order(probed.places, probed.probabilities)
     arrays = {"probabilities": probabilities, "weight": probed.first.weight, "bias": probed.first.bias}
     write_npz(_probe_file(work, name), arrays)
