@@ -228,7 +228,8 @@ def unsure_below(truth: np.ndarray, probabilities: np.ndarray, accuracy: float =
     sure, right = probabilities.max(1), probabilities.argmax(1) == truth
     order = np.argsort(-sure, kind="stable")
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(shares >= accuracy)
+    ends = np.flatnonzero(np.append(np.diff(sure[order]) != 0, True))  # equal probabilities are on one side
+    good = ends[shares[ends] >= accuracy]
     if not len(good):
         return 1.0
     return 0.0 if good[-1] == len(order) - 1 else float(sure[order][good[-1]])

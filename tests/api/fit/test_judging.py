@@ -99,6 +99,15 @@ def test_unsure_below_keeps_answers_of_which_enough_are_right():
     assert judging.unsure_below(truth[80:], answered[80:]) == 1
 
 
+def test_equally_sure_answers_are_on_one_side_of_unsure_below():
+    truth = np.zeros(60, dtype=int)
+    answered = np.tile([0.9, 0.1], (60, 1))
+    answered[40:] = 0.2, 0.8  # wrong, and less sure
+    assert judging.unsure_below(truth, answered) == 0.9
+    truth[20:40] = 1  # half of the equally sure answers
+    assert judging.unsure_below(truth, answered) == judging.unsure_below(truth[::-1], answered) == 1
+
+
 def test_confused_pairs_and_doubtful_labels_are_named(truth):
     answered = answers(truth, np.r_[np.zeros(3, bool), np.ones(97, bool)])
     assert [(c.truth, c.taken_for, c.images) for c in judging.confusions(truth, answered)] == [(0, 1, 3)]
