@@ -379,6 +379,7 @@ def test_wrong_weights_are_one_sentence_and_leave_nothing_behind(place, tmp_path
             ("unknown", "backbone", "resnet19", "did you mean"),
         ),
         ({"backbone": NAME}, ("missing", "weights", NAME)),
+        ({"weights": place / f"{NAME}.pth", "pretrained": NAME}, ("conflict", "pretrained", NAME, f"{NAME}.pth")),
         ({"pretrained": "resnet18.mine"}, ("unknown", "pretrained", "resnet18.mine", "did you mean")),
     ):
         with raises(ConfigError, *expected):

@@ -36,12 +36,19 @@ def check_asked(weights: str | None, backbone: str | None, pretrained: str | Non
     """Refuse weights and names that cannot be, before any work is done.
 
     Raises:
-        ConfigError: a file that is not there or not of its network, or a name that timm does not know.
+        ConfigError: a file that is not there or not of its network, a name that timm does not know, or two files of
+            weights for one network.
     """
-    if weights is not None:
-        checked_weights(Path(weights), backbone)
+    name = None if weights is None else checked_weights(Path(weights), backbone)
     if pretrained not in (None, NO_PRETRAINED):
         check_known(str(pretrained), "pretrained")
+        if name == pretrained:
+            raise ConfigError(
+                f"pretrained: got '{pretrained}', the network of {weights}, and one network has one file of weights. "
+                "Leave out --pretrained or --weights",
+                kind="conflict",
+                key="pretrained",
+            )
 
 
 def backbones_of(
