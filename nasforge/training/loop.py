@@ -200,7 +200,8 @@ class _Loop:
     @property
     def ended(self) -> bool:
         """True when there is no epoch left to train."""
-        return self.state.progress.epoch >= self.end or any(hook.settled for hook in self.state.hooks)
+        state = self.state
+        return state.late or state.progress.epoch >= self.end or any(hook.settled for hook in state.hooks)
 
     def run(self) -> bool:
         """Train epoch after epoch. Return True when `on_epoch` ended the training."""
@@ -214,19 +215,16 @@ class _Loop:
         for module in self.frozen:
             module.eval()
         while not self.ended:
-            late = False
             if recipe.early_stopping and progress.stale >= recipe.early_stopping:
                 progress.epoch += 1  # the network stays as it is, so that it can be compared after any epoch
             else:
                 self.train_epoch()
-                late = state.meter.late
-                self.end_epoch(is_last=late or progress.epoch + 1 == self.end)
-            is_last = late or self.ended
+                state.late = state.meter.late
+                self.end_epoch(is_last=state.late or progress.epoch + 1 == self.end)
+            is_last = self.ended
             state.save_epoch(is_last=is_last, to_be_continued=is_last and self.end < self.course.epochs)
             if not self.on_epoch(progress.epoch, progress.metrics):
                 return True
-            if late:
-                break
         return False
 
     def train_epoch(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,17 +15,22 @@ from nasforge.training.failures import TrainingFailed
 Deadline = Callable[[], float | None]
 """Called when a training begins. Returns the `time.monotonic()` after which it ends; None: no end."""
 
-_DEADLINE: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+_DEADLINE: ContextVar[tuple[Deadline, float] | None] = ContextVar("deadline", default=None)
 
 
 @contextmanager
-def trainings_end_by(deadline: Deadline) -> Iterator[None]:
+def trainings_end_by(deadline: Deadline, until: float = 0.0) -> Iterator[None]:
     """Give the trainings of this block, in this process, a deadline.
 
     A late training ends with its epoch, which is not a failure. Only `fit` sets a deadline: a search without one finds
     the same networks on a slow machine as on a fast one.
+
+    Args:
+        deadline: the deadline.
+        until: orders the deadlines of several processes. A training that ended late and is called again continues only
+            under a deadline with a larger number, or without one.
     """
-    token = _DEADLINE.set(deadline)
+    token = _DEADLINE.set((deadline, until))
     try:
         yield
     finally:
@@ -33,8 +39,8 @@ def trainings_end_by(deadline: Deadline) -> Iterator[None]:
 
 def deadline_now() -> float | None:
     """Return the deadline of a training that begins now."""
-    deadline = _DEADLINE.get()
-    return None if deadline is None else deadline()
+    current = _DEADLINE.get()
+    return None if current is None else current[0]()
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Meter:
         train_s: seconds of training steps.
         worker_s: seconds of everything, as of the last step or epoch.
         multiply_adds: multiply-adds of training steps.
+        until: number of the deadline, see `trainings_end_by`; infinite without one.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -70,6 +77,8 @@ class Meter:
         self._seconds = limits.seconds
         self._began = time.monotonic() if limits.since is None else limits.since
         self._latest = deadline_now()
+        current = _DEADLINE.get()
+        self.until = math.inf if current is None else current[1]
         self._earlier_s = 0.0
         self._epoch_began = 0.0
 

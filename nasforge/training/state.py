@@ -47,7 +47,7 @@ class Checkpoint:
         epoch_s: seconds since `file` was written, or the training began, after which the end of an epoch writes it. A
             training that another one is to continue always writes it at its end.
         at_end: True to write `file` at the end of the last epoch in any case. The same training, called again, then
-            gives its network and metrics back at once.
+            gives its network and metrics back at once; one that was late continues under a later deadline.
     """
 
     file: Path | None = None
@@ -107,6 +107,7 @@ class TrainingState:
             `augmenting`.
         progress: place of the training.
         meter: costs of the training.
+        late: True when the training has ended by its deadline.
         resumed: True when `load` continued from the training's own file.
         checkpoint_lost: True when `load` met a file that it could not use.
     """
@@ -135,6 +136,7 @@ class TrainingState:
             self.host = torch.Generator().manual_seed(derived_seed(seed, "host"))
         self.progress = Progress()
         self.meter = meter
+        self.late = False
         self.resumed = False
         self.checkpoint_lost = False
         self._recipe = recipe
@@ -193,6 +195,7 @@ class TrainingState:
             "augmenting": self.augmenting.get_state(),
             "dropout": torch.get_rng_state(),
             "progress": {**asdict(self.progress), **self.meter.state_dict()},
+            **({"late_until": self.meter.until} if self.late else {}),
             **{hook.name: state for hook in self.hooks if (state := hook.state_dict()) is not None},
         }
         if self._device.type == "cuda":
@@ -243,6 +246,7 @@ class TrainingState:
         if self.resumed:
             self.schedule.load_state_dict(saved["schedule"])
             self.meter.load_state_dict({key: saved["progress"][key] for key in costs})
+            self.late = saved.get("late_until", -math.inf) >= self.meter.until
             return
         # another training has paid for the way here
         self.progress.metrics = {key: 0.0 if key in TRAINING_COSTS else v for key, v in self.progress.metrics.items()}

@@ -5,6 +5,7 @@ import time
 from test_loop import EVERYTHING, network, same, trained
 
 from nasforge.training.meter import Limits, Meter, deadline_now, trainings_end_by
+from nasforge.training.state import Checkpoint
 
 
 def test_a_late_training_ends_with_its_epoch_on_averaged_weights_and_is_measured(tmp_path):
@@ -15,6 +16,22 @@ def test_a_late_training_ends_with_its_epoch_on_averaged_weights_and_is_measured
     whole, _ = trained(at=())
     again, outcome = trained(at=(), file=tmp_path / "checkpoint.pt")
     assert outcome.steps_done == 3 and same(again, whole)
+
+
+def test_a_late_training_that_is_called_again_continues_only_under_a_later_deadline(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", epoch_s=600.0, at_end=True)
+
+    def late(until):
+        with trainings_end_by(lambda: time.monotonic() - 1, until):
+            return trained(at=(), checkpoint=checkpoint)
+
+    net, outcome = late(60.0)
+    for until in (60.0, 50.0):
+        again, repeated = late(until)
+        assert repeated.steps_done == 1 and repeated.metrics == outcome.metrics and same(again, net)
+    assert late(70.0)[1].steps_done == 2
+    again, repeated = trained(at=(), checkpoint=checkpoint)
+    assert repeated.steps_done == 3 and same(again, trained(at=())[0])
 
 
 def test_without_a_deadline_nothing_ends_early():

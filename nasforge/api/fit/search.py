@@ -112,7 +112,7 @@ def search(work: Work) -> State:
     last = max(work.seconds - work.end - until, 0.0)
     keeper = Keeper(work.log, until, plan.folds, work.say, last, plan.folds * plan.training)
     try:
-        with trainings_end_by(keeper.deadline):
+        with trainings_end_by(keeper.deadline, until):
             state = searching.search(
                 config, trackers=[keeper], say=_quietly(work.say), on_open=keeper.watch, patient=False
             )

@@ -369,7 +369,7 @@ class Work:
         entry = self.log.last("last_training", network=network, until=until)
         assert entry is not None  # noqa: S101  (it is written before)
         end = time.monotonic() + max(float(entry["deadline"]) - self.log.used, 1.0)
-        return trainings_end_by(lambda: end)
+        return trainings_end_by(lambda: end, until)
 
     @cached_property
     def tick(self) -> Callable[..., None]:

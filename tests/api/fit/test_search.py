@@ -22,6 +22,7 @@ from nasforge.core.trial import Artifact, Measure, Result, Trial
 from nasforge.experiment.journal import Journal
 from nasforge.settings.experiment import resolve
 from nasforge.training.artifacts import sha256_of
+from nasforge.training.meter import Limits, Meter
 from nasforge.views.mlflow.tracker import MlflowTracker
 
 
@@ -96,6 +97,25 @@ def test_ctrl_c_at_the_moment_in_which_the_time_is_over_stops_the_fit(work_on, m
     with pytest.raises(type(stop)):
         search(work)
     assert work.log.last("searched") is None
+
+
+def test_a_larger_time_gives_trainings_a_later_deadline(work_on, monkeypatch):
+    def stopped(config, **more):
+        ends.append(Meter(Limits()).until)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nasforge.api.fit.work.fastest_threads", lambda *arguments: (1, 0.02))
+    monkeypatch.setattr("nasforge.api.search.search", stopped)
+    work, _ = work_on((80, 80))
+    ends = []
+    for seconds in (60.0, 120.0):
+        work.seconds = seconds
+        with pytest.raises(KeyboardInterrupt):
+            search(work)
+        work.log.write("last_training", network="a", until=work.until, deadline=seconds)
+        with work.ends_by("a", work.until):
+            assert Meter(Limits()).until == ends[-1] == work.until
+    assert ends[0] < ends[1]
 
 
 @pytest.mark.parametrize("patient", [True, False])
