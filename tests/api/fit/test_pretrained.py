@@ -344,6 +344,46 @@ def test_epochs_of_fine_tuning_follow_the_time():
     assert tune.epochs_of_tuning(1000 * per_epoch, 0.01, 80, 100) == 3  # the most, in these tests
 
 
+@pytest.fixture
+def tuned_by(place, tmp_path, monkeypatch):
+    """Fine-tune with the outcomes of the two trainings given, and return the folder, the finalists and the messages."""
+    data, row = probed(place, limits=["flops<=20M"])
+    few = data.validation
+
+    def tuned_by(*outcomes):
+        def trained(*arguments, checkpoint, **settings):
+            if checkpoint is not None:
+                checkpoint.write_bytes(b"weights and optimizer")
+            return row.network if next(ends) else None
+
+        ends, messages = iter(outcomes), []
+        log = SimpleNamespace(last=lambda *_, **__: None, write=lambda kind, **content: content)
+        work = SimpleNamespace(
+            **{"folder": tmp_path, "log": log, "say": messages.append, "metric": "accuracy", "balanced": False},
+            **{"splits": [(data.train, few)], "places": np.sort(few.index), "sample": data.train, "data": data},
+            **{"request": SimpleNamespace(seed=0, device="cpu"), "tick": lambda: None},
+        )
+        monkeypatch.setattr(tune, "tuned", trained)
+        monkeypatch.setattr(phases, "ask", lambda *arguments: np.eye(3)[few.labels])
+        for folder in ("pretrained", "finalists"):
+            (tmp_path / folder).mkdir()
+        unsure = np.roll(np.eye(3), 1, axis=1)[few.labels]
+        np.savez(tmp_path / "pretrained" / f"{NAME}.npz", probabilities=unsure, **asdict(row.first))
+        folder = phases._tuned(work, NAME, 3)
+        return folder.name, [path.name for path in (tmp_path / "finalists").iterdir()], messages
+
+    return tuned_by
+
+
+def test_fine_tuning_leaves_no_checkpoint_behind(tuned_by):
+    assert tuned_by(True, True) == (f"{NAME}-tuned-e3", [f"{NAME}-tuned-e3"], [])
+
+
+def test_fine_tuning_on_all_images_that_is_late_leaves_no_checkpoint_behind(tuned_by):
+    folder, finalists, messages = tuned_by(True, False)
+    assert folder == f"{NAME}-linear" and finalists == [] and "was late, or diverged" in messages[0]
+
+
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 

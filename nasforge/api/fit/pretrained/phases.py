@@ -181,7 +181,10 @@ def _tuned(work: Work, name: str, epochs: int) -> Path:
     checkpoint = folder.with_name(f"{folder.name}.pt")
     network = tune.tuned(linear, work.sample, recipe, epochs, head=None, checkpoint=checkpoint, **settings)
     if network is None:
+        checkpoint.unlink(missing_ok=True)
         work.say(f"{name} keeps its linear classifier: fine-tuning was late, or diverged")
         return linear
     calibration = Calibration(**entry["calibration"]) if "calibration" in entry else None  # older logs have none
-    return tune.save_tuned(folder, network, recipe, epochs, calibration)
+    tune.save_tuned(folder, network, recipe, epochs, calibration)
+    checkpoint.unlink(missing_ok=True)
+    return folder
