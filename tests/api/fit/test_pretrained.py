@@ -384,6 +384,12 @@ def test_fine_tuning_on_all_images_that_is_late_leaves_no_checkpoint_behind(tune
     assert folder == f"{NAME}-linear" and finalists == [] and "was late, or diverged" in messages[0]
 
 
+def test_fine_tuning_on_the_first_split_that_is_late_is_not_called_useless(tuned_by):
+    folder, finalists, messages = tuned_by(False)
+    assert folder == f"{NAME}-linear" and finalists == []
+    assert "first split was late, or diverged" in messages[0] and "did not help" not in messages[0]
+
+
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 

@@ -175,7 +175,10 @@ def _tuned(work: Work, name: str, epochs: int) -> Path:
             better = float(per_image(work.metric, truth, probabilities).mean())
             measured = {"calibration": asdict(judging.calibrate(truth, probabilities))}
         entry = work.log.write("tuning", network=name, epochs=epochs, before=figure, after=better, **measured)
-    if entry["after"] is None or entry["after"] <= entry["before"]:
+    if entry["after"] is None:
+        work.say(f"{name} keeps its linear classifier: fine-tuning on the first split was late, or diverged")
+        return linear
+    if entry["after"] <= entry["before"]:
         work.say(f"{name} keeps its linear classifier: fine-tuning did not help on the first split")
         return linear
     checkpoint = folder.with_name(f"{folder.name}.pt")
