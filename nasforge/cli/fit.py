@@ -19,7 +19,7 @@ from nasforge.core.errors import StopNow
 from nasforge.core.layout import FIT, JOURNAL, SEARCH
 from nasforge.core.metrics import short_name
 from nasforge.experiment.journal import is_locked
-from nasforge.views.fit_remarks import more_photos, warnings_on
+from nasforge.views.fit_remarks import more_photos, sentence_on_test, warnings_on
 from nasforge.views.rounding import fixed
 
 
@@ -210,10 +210,7 @@ def _show(content: Mapping[str, Any]) -> None:
                 "" if row["flops"] is None else f"{row['flops']:,.0f}",
             ]
         )
-    opened = (
-        "seen before, by an earlier choice of this fit" if content["test_seen_before"] else "opened after the choice"
-    )
-    title = f"val: {where}; test: {split['test']} images, {opened}; * the winner"
+    title = f"val: {where}; {sentence_on_test(content)}; * the winner"
     names = {"balanced_accuracy": "balanced", "f1_macro": short_name("f1_macro")}  # the columns are narrow
     judged = (f"val {names[metric]}",) if metric else ()
     columns = ("row", "val accuracy", *judged, "test accuracy", "95 %", *(f"test {name}" for name in names.values()))

@@ -43,6 +43,13 @@ def _on_baseline(content: Mapping[str, Any], name: str) -> str:
     )
 
 
+def sentence_on_test(content: Mapping[str, Any]) -> str:
+    """Return the size of the test split and when it was opened, without a full stop; the line at a table goes on."""
+    seen = content["test_seen_before"]
+    opened = "seen before, by an earlier choice of this fit" if seen else "opened after the choice"
+    return f"test: {content['split']['test']} images, {opened}"
+
+
 def more_photos(content: Mapping[str, Any]) -> str:
     """Return the sentence on what twice the photos would give; empty where it was not measured."""
     if "twice" not in content:

@@ -21,7 +21,7 @@ from nasforge.core.metrics import short_name
 from nasforge.exporters.network_folder import load
 from nasforge.views import page
 from nasforge.views.answers import MOST_IN_MATRIX, confusion_of, read_answers, surest_mistakes
-from nasforge.views.fit_remarks import more_photos, warnings_on
+from nasforge.views.fit_remarks import more_photos, sentence_on_test, warnings_on
 from nasforge.views.network_svg import network_svg
 from nasforge.views.parts import parts_of
 from nasforge.views.picture import write
@@ -54,7 +54,7 @@ def write_report(path: Path, work: Work, content: Mapping[str, Any], answers: Pa
     parts = [
         f"<h1>{html.escape(work.folder.name)}</h1>",
         *_lead(work, content),
-        page.section("What was compared", _rows(content), page.paragraph(_protocol(work, content), "dim")),
+        page.section("What was compared", _rows(content), page.paragraph(_protocol(content), "dim")),
         *_network(work, content),
         page.section("Where it errs on the test split", *_errors(work, answers)),
         page.section("Your images", *_findings(work, content)),
@@ -92,14 +92,14 @@ def _rows(content: Mapping[str, Any]) -> str:
     return page.table(header, body, won=won)
 
 
-def _protocol(work: Work, content: Mapping[str, Any]) -> str:
+def _protocol(content: Mapping[str, Any]) -> str:
     split = content["split"]
     where = f"on {split['folds']} folds" if split["folds"] > 1 else f"on {split['validation']} validation images"
     return (
         f"val: {where}, by networks that had not seen the image; the winner is chosen there, among "
         f"{content['compared']} that were compared, of {content['tried']} that were tried, by "
         f"{short_name(content['metric'])}: {content['reason']}. "
-        f"test: {split['test']} images, opened after the choice, once per row."
+        f"{sentence_on_test(content)}. Every row met it once."
     )
 
 

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 import nasforge
 from nasforge.api.fit import Fitted, _name_of, log
+from nasforge.api.fit.report import _protocol
 from nasforge.api.fit.rewrite import rewrite_report
 from nasforge.api.listing import listing
 from nasforge.cli.app import main
@@ -310,10 +311,13 @@ def test_ctrl_c_loses_nothing(place, tmp_path, monkeypatch, fitted):
     assert nasforge.fit(place / "few.npz", **settings(tmp_path)).content["winner"] == fitted.content["winner"]
 
 
-def test_the_table_says_whether_the_test_split_was_seen_before(fitted, capfd):
-    for again, words in ((False, "opened after the choice"), (True, "seen before")):
-        print_fit({**fitted.content, "test_seen_before": again})
-        assert words in capfd.readouterr().out
+def test_the_table_and_the_page_say_whether_the_test_split_was_seen_before(fitted, capfd):
+    opened, seen = "opened after the choice", "seen before"
+    for again, words, others in ((False, opened, seen), (True, seen, opened)):
+        content = {**fitted.content, "test_seen_before": again}
+        print_fit(content)
+        for text in (capfd.readouterr().out, _protocol(content)):
+            assert words in text and others not in text
 
 
 def test_more_time_searches_on_and_says_that_the_test_split_was_seen(fitted, place, tmp_path):
