@@ -71,7 +71,7 @@ class Fitted:
 
     @property
     def leaderboard(self) -> list[Row]:
-        """The rows of the table, the best on the folds first."""
+        """The rows of the table, the best on the folds first: by the metric of the fit, by accuracy for the loss."""
         return [Row.from_json(row) for row in self.content["rows"]]
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,6 +57,11 @@ class Row:
         """The inverse of `to_json`."""
         ends = {key: (float(low), float(high)) for key, (low, high) in content["test_ci95"].items()}
         return Row(**{**content, "test_ci95": ends})
+
+
+def ranked(rows: Iterable[Row], metric: str) -> list[Row]:
+    """Return the rows, the best by one of the `METRICS` on the folds first."""
+    return sorted(rows, key=lambda row: -row.val[metric])
 
 
 def metrics_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

@@ -18,7 +18,7 @@ from nasforge.api.fit.log import FitLog, Request
 from nasforge.api.fit.plan import write_plan
 from nasforge.api.fit.pretrained.phases import linear_of, measure_pretrained, tune_last
 from nasforge.api.fit.report import write_report
-from nasforge.api.fit.rows import Row
+from nasforge.api.fit.rows import Row, ranked
 from nasforge.api.fit.schedule import BESIDE
 from nasforge.api.fit.search import candidates_of, search
 from nasforge.api.fit.ship import answer_of, calibration_of, keep_best, ship, test_answers_of, tested_once
@@ -107,7 +107,7 @@ def _run(work: Work, say: Say) -> None:
         for other in others:
             name = other.row.name
             rows.append(tested_once(work, other.row, name, partial(on_test.answers, name)))
-    rows.sort(key=lambda row: -row.val["accuracy"])
+    rows = ranked(rows, work.shown_metric)
     won = next(row for row in rows if row.name == chosen["winner"])
     keep_best(work, folders[won.name], calibration, won)
     with phase(log, "export"):

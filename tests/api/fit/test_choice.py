@@ -7,7 +7,7 @@ import pytest
 
 from nasforge.api.fit import judging
 from nasforge.api.fit.choice import choose_winner
-from nasforge.api.fit.rows import Row, metrics_of
+from nasforge.api.fit.rows import Row, metrics_of, ranked
 from nasforge.api.fit.work import Answered
 from nasforge.core.metrics import short_name
 
@@ -57,6 +57,19 @@ def test_the_winner_has_the_best_of_the_metric_that_is_asked_for(metric, name):
     best = max(candidates, key=lambda candidate: candidate.row.val[metric])
     entry = chosen_by(metric, candidates)
     assert entry["winner"] == name == best.row.name and short_name(metric) in entry["reason"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "names"),
+    [
+        ("accuracy", ["careful", "eager"]),
+        ("f1_macro", ["careful", "eager"]),
+        ("balanced_accuracy", ["eager", "careful"]),
+    ],
+)
+def test_rows_are_ranked_by_the_metric_that_is_asked_for(metric, names):
+    rows = [answered("careful", careful()).row, answered("eager", eager()).row]
+    assert [row.name for row in ranked(rows, metric)] == [row.name for row in ranked(rows[::-1], metric)] == names
 
 
 def test_a_baseline_is_ahead_by_macro_f1_where_that_is_asked_for():
