@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from nasforge.api.fit.log import entries_of, finished_of, reading, winner_of
 from nasforge.core.errors import NasforgeError
 from nasforge.core.layout import FINALISTS, FIT, JOURNAL
-from nasforge.experiment.journal import campaigns_in, experiment_of, experiments_in, fits_in, is_locked
+from nasforge.core.locks import is_locked
+from nasforge.experiment.journal import campaigns_in, experiment_of, experiments_in, fits_in
 from nasforge.experiment.state import State
 from nasforge.views.reader import Reader
 from nasforge.views.results import networks_on_test

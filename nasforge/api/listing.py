@@ -9,7 +9,8 @@ from typing import Any
 from nasforge.api.fit.log import entries_of, finished_of, reading, winner_of
 from nasforge.core.errors import JournalError, NasforgeError
 from nasforge.core.layout import FINALISTS, FIT, JOURNAL, SEARCH
-from nasforge.experiment.journal import campaigns_in, experiments_in, fits_in, is_locked, lines_of, without_collection
+from nasforge.core.locks import is_locked
+from nasforge.experiment.journal import campaigns_in, experiments_in, fits_in, lines_of, without_collection
 from nasforge.experiment.state import State, load_state
 from nasforge.views.reader import standing_of
 from nasforge.views.results import networks_on_test

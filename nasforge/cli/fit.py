@@ -17,8 +17,8 @@ from nasforge.cli.settings import check_data
 from nasforge.core.command_line import command_for, command_line, runs_dir_option
 from nasforge.core.errors import StopNow
 from nasforge.core.layout import FIT, JOURNAL, SEARCH
+from nasforge.core.locks import is_locked
 from nasforge.core.metrics import short_name
-from nasforge.experiment.journal import is_locked
 from nasforge.views.fit_remarks import more_photos, sentence_on_test, warnings_on
 from nasforge.views.rounding import fixed
 

@@ -5,7 +5,6 @@ docs/reference/journal.md describes the format.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import itertools
 import json
@@ -21,6 +20,7 @@ from nasforge.core import checks
 from nasforge.core.errors import EventError, JournalError
 from nasforge.core.events import SCHEMA, SCHEMAS, Event, Header, event_from_json, event_to_json, header_of
 from nasforge.core.layout import ARTIFACTS, BEST, FINALISTS, FIT, JOURNAL, LOCK, SEARCH
+from nasforge.core.locks import Lock
 
 _WORK = (ARTIFACTS, BEST, FINALISTS)
 """Contents of an experiment's folder that no other journal may overwrite."""
@@ -126,34 +126,6 @@ def unwritable(folder: Path, error: OSError) -> JournalError:
         kind="failed",
         key="runs_dir",
     )
-
-
-def lock_alone(handle: int) -> None:
-    """Lock an open file against other drivers.
-
-    Raises:
-        OSError: another process holds the lock.
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # maybe `is_locked`, which holds it for a moment
-        time.sleep(0.05)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def is_locked(file: Path) -> bool:
-    """Tell whether a driver holds the lock on a file; False where there is no such file."""
-    try:
-        handle = os.open(file, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def corrupt(path: Path | str, line: int, problem: object) -> JournalError:
@@ -310,34 +282,31 @@ class Journal:
         self._broken = ""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise unwritable(folder, error) from None
-        try:
-            lock_alone(self._lock)
-        except OSError:
+            self._lock = Lock(folder / LOCK)
+        except BlockingIOError:
             holder = (folder / LOCK).read_text().strip()
-            os.close(self._lock)
             raise JournalError(
                 f"{folder}: another driver is running this experiment ({holder}). Wait for it, stop it, or "
                 "use another --name",
                 kind="busy",
             ) from None
-        try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
         except OSError as error:
-            os.close(self._lock)
+            raise unwritable(folder, error) from None
+        try:
+            os.ftruncate(self._lock.handle, 0)
+            os.pwrite(self._lock.handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        except OSError as error:
+            self._lock.close()
             raise JournalError(
                 f"{folder}: cannot be written: {error.strerror}. Make room, then run the same command", kind="failed"
             ) from None
         try:
             self._open()
         except OSError as error:
-            os.close(self._lock)
+            self._lock.close()
             raise JournalError(f"{self.path}: cannot be opened: {error.strerror}", kind="unreadable") from None
         except BaseException:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
     def _open(self) -> None:
@@ -447,7 +416,7 @@ class Journal:
         if not self._sync:
             os.fsync(self._file)
         os.close(self._file)
-        os.close(self._lock)
+        self._lock.close()
 
 
 def sync_folder(folder: Path) -> None:

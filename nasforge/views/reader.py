@@ -26,7 +26,8 @@ from nasforge.core.events import (
     Told,
 )
 from nasforge.core.layout import JOURNAL, LOCK
-from nasforge.experiment.journal import is_locked, parse, without_collection
+from nasforge.core.locks import is_locked
+from nasforge.experiment.journal import parse, without_collection
 from nasforge.experiment.state import State
 from nasforge.views.tables import budget_used
 

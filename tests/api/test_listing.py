@@ -13,7 +13,8 @@ from nasforge.api.search import search
 from nasforge.cli import app as cli
 from nasforge.core.events import TestOpened, event_to_json
 from nasforge.core.layout import FIT, JOURNAL, LOCK
-from nasforge.experiment.journal import dumps, fits_in, is_locked, lock_alone
+from nasforge.core.locks import Lock, is_locked
+from nasforge.experiment.journal import dumps, fits_in
 from nasforge.experiment.state import load_state
 
 
@@ -107,26 +108,24 @@ def test_what_a_process_works_on_is_running(runs):
         ("cells", cells / FIT),
         ("several", runs / "several/random-s1/lock"),
     ):
-        handle = os.open(file, os.O_RDWR)
+        lock = Lock(file)
         try:
-            lock_alone(handle)
             assert is_locked(file) and by_name(runs)[name]["state"] == "running"
         finally:
-            os.close(handle)
+            lock.close()
         assert not is_locked(file) and by_name(runs)[name]["state"] != "running"
 
 
 def test_a_look_at_the_lock_does_not_stop_a_driver(runs):
     file = runs / "done" / LOCK
-    handle, other = os.open(file, os.O_RDONLY), os.open(file, os.O_RDWR)
+    handle = os.open(file, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_SH)
     try:
-        with pytest.raises(OSError):
-            lock_alone(other)
+        with pytest.raises(BlockingIOError):
+            Lock(file)
     finally:
         os.close(handle)
-    lock_alone(other)
-    os.close(other)
+    Lock(file).close()
 
 
 def test_a_calibration_is_named_so(tmp_path, capfd, monkeypatch):

@@ -1,5 +1,7 @@
 """The journal: what is written is what is read; torn, corrupt, foreign and locked files."""
 
+import errno
+import fcntl
 import math
 import os
 import subprocess
@@ -113,6 +115,20 @@ def test_lock_keeps_a_second_driver_out(tmp_path: Path) -> None:
     assert "another driver is running this experiment (process" in second.stderr
     journal.close()
     Journal(tmp_path).close()
+
+
+def test_storage_without_locks_has_drivers_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(handle: int, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    first = Journal(tmp_path)
+    first.append(HEADER)
+    second = Journal(tmp_path)
+    second.append(Started(0, 1))
+    with raises(JournalError, "busy", None, JOURNAL):
+        first.append(Started(1, 1))
+    assert len(read_events(tmp_path)) == 2
 
 
 def test_a_disk_that_is_full_at_the_start_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,11 @@ from nasforge.core.architecture import digest
 from nasforge.core.checks import cut
 from nasforge.core.errors import ConfigError, DataError, JournalError, NasforgeError, one_line
 from nasforge.core.layout import FIT, JOURNAL
+from nasforge.core.locks import Lock
 from nasforge.core.metrics import short_name
 from nasforge.core.ranges import is_number, is_whole
 from nasforge.core.say import Say
-from nasforge.experiment.journal import dumps, loads, lock_alone, unwritable
+from nasforge.experiment.journal import dumps, loads, unwritable
 
 SCHEMA = 1
 NO_PRETRAINED = "none"
@@ -272,11 +273,17 @@ class FitLog:
                     f"{folder}: holds another experiment. Give the fit another --name", kind="conflict", key="name"
                 )
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(path)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except BlockingIOError:
+            raise JournalError(
+                f"{folder}: another process works on this fit. Wait for it, stop it, or use another --name",
+                kind="busy",
+                key="name",
+            ) from None
         except OSError as error:
             raise unwritable(folder, error) from None
         try:
-            self._lock()
             self.entries = entries_of(folder)
             self._cut_off(path, len(self.entries))
             asked = json.loads(dumps(dict(inputs)))
@@ -292,18 +299,8 @@ class FitLog:
             else:
                 self.write("begun", schema=SCHEMA, inputs=dict(inputs))
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
-
-    def _lock(self) -> None:
-        try:
-            lock_alone(self._file)
-        except OSError:
-            raise JournalError(
-                f"{self.folder}: another process works on this fit. Wait for it, stop it, or use another --name",
-                kind="busy",
-                key="name",
-            ) from None
 
     def _cut_off(self, path: Path, whole: int) -> None:
         """Remove the line that a killed process left unfinished."""
@@ -368,6 +365,7 @@ class FitLog:
     def close(self) -> None:
         """Release the log."""
         os.close(self._file)
+        self._lock.close()
 
     def __enter__(self) -> FitLog:
         return self

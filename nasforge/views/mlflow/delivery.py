@@ -14,6 +14,7 @@ from typing import Any
 from nasforge.core.architecture import digest
 from nasforge.core.command_line import command_for
 from nasforge.core.errors import TrackingError
+from nasforge.core.locks import Lock
 from nasforge.core.tracking_uri import VARIABLE, tracking_uri
 from nasforge.core.uri import sqlite_file, without_password, without_secrets
 from nasforge.experiment.journal import dumps
@@ -125,7 +126,7 @@ class Delivery:
         self._notes: list[str] = []
         self._noted: set[str] = set()
         self._sure = False  # whether a run that we have no id of is known not to exist
-        self._lock: int | None = None
+        self._lock: Lock | None = None
         self._ids: dict[str, Any] = {}
         self._mine: dict[str, Any] = new_ids()
         self._refused: dict[str, str] = {}
@@ -260,7 +261,7 @@ class Delivery:
     def release(self) -> None:
         """Let another process deliver."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def refusal_message(self) -> str:

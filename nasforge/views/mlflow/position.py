@@ -15,6 +15,7 @@ from typing import Any
 from nasforge.core.errors import JournalError, TrackingError
 from nasforge.core.events import Event, Header
 from nasforge.core.layout import FIT, JOURNAL
+from nasforge.core.locks import Lock
 from nasforge.core.ranges import Range
 from nasforge.core.tracking_uri import NO_TRACKING, admit_store, chosen_uri, tracking_uri
 from nasforge.core.uri import without_password, without_secrets
@@ -245,27 +246,24 @@ def write_ids(folder: Path, content: dict[str, Any]) -> None:
     temporary.replace(folder / IDS)
 
 
-def lock_delivery(folder: Path) -> int:
-    """Keep a second process from delivering the same experiment; closing the handle ends it, so does a kill."""
-    handle = os.open(folder / "tracking.lock", os.O_RDWR | os.O_CREAT, 0o666)
+def lock_delivery(folder: Path) -> Lock:
+    """Keep a second process from delivering the same experiment; closing the lock ends it, so does a kill."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
+        return Lock(folder / "tracking.lock")
+    except BlockingIOError:
         raise TrackingError(
             f"another process delivers '{folder.name}' to MLflow already; wait for its end", kind="busy"
         ) from None
-    return handle
 
 
 @contextmanager
 def delivery_locked(folder: Path) -> Iterator[None]:
     """Keep other processes from delivering the same experiment while the block runs."""
-    handle = lock_delivery(folder)
+    lock = lock_delivery(folder)
     try:
         yield
     finally:
-        os.close(handle)
+        lock.close()
 
 
 @contextmanager
