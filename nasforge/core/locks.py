@@ -14,12 +14,12 @@ _LOOK_S = 0.05
 
 
 class Lock:
-    """An exclusive lock on a file, held until `close` or the end of the process.
+    """An exclusive lock on a file, held until `close` or the end of the process. Its forked children do not hold it.
 
     On storage without locks everybody gets it.
 
     Attributes:
-        handle: of the open file.
+        handle: of the open file; -1 after `close`, and in a forked child.
     """
 
     def __init__(self, file: Path) -> None:
@@ -35,10 +35,26 @@ class Lock:
             if not _locks(self.handle, fcntl.LOCK_EX):
                 os.close(self.handle)
                 raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", str(file))
+        _held.add(self)
 
     def close(self) -> None:
-        """Release the lock."""
-        os.close(self.handle)
+        """Release the lock; in a forked child the parent keeps it."""
+        if self in _held:
+            _held.remove(self)
+            os.close(self.handle)
+            self.handle = -1
+
+
+_held: set[Lock] = set()
+
+
+def _close_in_child() -> None:
+    """Close the files that a forked child inherits: the system releases a lock when no process has its file open."""
+    for lock in tuple(_held):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def is_locked(file: Path) -> bool:

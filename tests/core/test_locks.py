@@ -3,9 +3,12 @@
 import errno
 import fcntl
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from nasforge.core.locks import Lock, is_locked
 
@@ -37,6 +40,21 @@ def test_a_busy_lock_is_none_of_that(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert is_locked(tmp_path / "lock")
     with pytest.raises(BlockingIOError):
         Lock(tmp_path / "lock")
+
+
+def test_a_forked_child_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / "lock")
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    try:
+        assert is_locked(tmp_path / "lock")
+        lock.close()  # closes the file, as the system does when the parent is killed
+        wait_until(lambda: not is_locked(tmp_path / "lock"), "the lock is released although the child lives", 20)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def refuse(code: int) -> None:
