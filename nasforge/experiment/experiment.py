@@ -370,8 +370,11 @@ class Experiment:
                 self.state.apply(event)
             if isinstance(event, Asked):
                 self._remember(event.proposal)
-            if isinstance(event, Started):  # before a stop that waits for the end of this line: `interrupt` names it
+            # `interrupt` asks who is out, after a stop that waits for the end of this line
+            if isinstance(event, Started):
                 self._out.add(event.number)
+            elif isinstance(event, Interrupted):
+                self._out.discard(event.number)
             if isinstance(event, Told):
                 self._tell(event)
         finally:

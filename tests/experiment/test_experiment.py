@@ -467,27 +467,41 @@ def test_an_interrupt_on_request_does_not_count(tmp_path: Path) -> None:
             experiment.interrupt()
 
 
+def stop_while(kind: type[Event], experiment: Experiment) -> None:
+    """Stop the search while it writes an event of this kind."""
+    append = experiment.journal.append
+
+    def stopped(event: Event) -> Event:
+        if isinstance(event, kind):
+            experiment.stop_now(KeyboardInterrupt("now"))
+        return append(event)
+
+    experiment.journal.append = stopped  # type: ignore[method-assign]
+
+
 def test_a_stop_while_a_start_is_being_written_does_not_count_either(tmp_path: Path) -> None:
-    def stop_at_a_start(experiment: Experiment) -> None:
-        append = experiment.journal.append
-
-        def stopped(event: Event) -> Event:
-            if isinstance(event, Started):
-                experiment.stop_now(KeyboardInterrupt("now"))
-            return append(event)
-
-        experiment.journal.append = stopped  # type: ignore[method-assign]
-
     config = toy_config(tmp_path, budget={"trials": 1})
     for _ in range(3):
         with toy_experiment(config) as experiment:
-            stop_at_a_start(experiment)
+            stop_while(Started, experiment)
             with pytest.raises(KeyboardInterrupt):
                 experiment.next()
             experiment.interrupt()
     with toy_experiment(config) as experiment:
         job = experiment.next()
         assert job is not None and job.attempt == 4, "never closed as crashed"
+
+
+def test_a_stop_while_a_fault_is_being_written_does_not_take_it_back(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, budget={"trials": 1})
+    with toy_experiment(config) as experiment:
+        experiment.next()
+        stop_while(Interrupted, experiment)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.tell(0, 1, Result.failed("crash", "gone"))
+        experiment.interrupt()
+    assert [e.cause for e in read_events(config.folder) if isinstance(e, Interrupted)] == ["fault"]
+    assert load_state(config.folder).trials[0].idle_attempts == 1
 
 
 def test_stop_lets_running_work_finish_and_asks_nothing_more(tmp_path: Path) -> None:
