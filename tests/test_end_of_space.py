@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import replay
 from nasforge.settings.experiment import resolve
+from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.random import Random
 from nasforge.views.reader import Reader
 
@@ -116,6 +118,28 @@ def test_a_forecast_counts_no_more_trials_than_points(tmp_path: Path) -> None:
     evaluator = {"name": "lookup_table", "path": str(table), "signal": "score", "metric": "val/accuracy"}
     config = resolve({"space": SIX, "evaluator": evaluator, "budget": {"trials": 40}, "runner": "local"})
     assert forecast(config).trials == 6
+
+
+class AtRung(Random):
+    """Names a rung in each of its proposals."""
+
+    def __init__(self, spec: SearchSpec, *, rung: int) -> None:
+        super().__init__(spec)
+        self.rung = rung
+
+    def ask(self, number: int) -> Proposal | None:
+        proposal = super().ask(number)
+        return replace(proposal, rung=self.rung) if isinstance(proposal, Measure) else proposal
+
+
+@pytest.mark.parametrize(("ladder", "rung", "trials"), [((1,), 0, 6), ((1, 3), 1, 6), ((1, 3), -2, 9), ((1, 3), 0, 9)])
+def test_trials_of_the_last_rung_count_however_it_is_named(
+    tmp_path: Path, ladder: tuple[int, ...], rung: int, trials: int
+) -> None:
+    strategy = {"name": f"{__name__}:AtRung", "rung": rung}
+    rungs = {"ladder": [{"epochs": epochs} for epochs in ladder], "epochs": None}
+    state, _ = run(tmp_path, SIX, Counting(), strategy=strategy, budget={"trials": 9}, **rungs)
+    assert len(state.trials) == trials
 
 
 class ThreeTrials(Random):

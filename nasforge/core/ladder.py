@@ -106,6 +106,11 @@ def ladder_to(epochs: int, eta: int = 3) -> tuple[Rung, ...]:
     return tuple(Rung(step) for step in reversed(steps))
 
 
+def is_last(rung: int, ladder: Sequence[Rung]) -> bool:
+    """Return whether a proposal's `rung` is the ladder's last one: -1, or its index."""
+    return rung in (-1, len(ladder) - 1)
+
+
 def in_unit(ladder: Sequence[Rung], unit: Unit) -> tuple[Rung, ...]:
     """Return the ladder whose steps count `unit`."""
     return tuple(rung if rung.proxies else replace(rung, unit=unit) for rung in ladder)

@@ -36,6 +36,7 @@ from nasforge.core.events import (
 )
 from nasforge.core.goals import Budget
 from nasforge.core.importing import files_named
+from nasforge.core.ladder import Rung, is_last
 from nasforge.core.protocols import Pruner, Strategy, Tracker
 from nasforge.core.space import LISTED, SearchSpace
 from nasforge.core.trial import RETRIED, Measure, Proposal, Result, Score, Trial
@@ -350,13 +351,14 @@ class Experiment:
         self.close()
 
     def _remember(self, proposal: Proposal) -> None:
-        if self._ends_with is not None and _is_whole(proposal):
+        if self._ends_with is not None and _is_whole(proposal, self.state.ladder):
             self._asked.add(proposal.architecture.point_id)
 
     def _exhausts(self, proposal: Proposal) -> bool:
         """Return whether the strategy repeats a point because it has proposed every point of the space."""
-        if self._ends_with is not None and _is_whole(proposal) and proposal.architecture.point_id in self._asked:
-            self._exhausted = self._asked.issuperset(self._ends_with.distinct)
+        if self._ends_with is not None and _is_whole(proposal, self.state.ladder):
+            again = proposal.architecture.point_id in self._asked
+            self._exhausted = again and self._asked.issuperset(self._ends_with.distinct)
         return self._exhausted
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -447,7 +449,7 @@ class Experiment:
         return admitted.refusal is None
 
     def _prunes(self, trial: Trial, step: int, metrics: Mapping[str, float]) -> bool:
-        if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung >= 0:
+        if self._pruner is None or not isinstance(trial.proposal, Measure) or trial.proposal.rung != -1:
             return False  # the strategy itself judges a proposal of a named rung
         values = self.state.values_of(metrics, trial.costs)
         if values is None or step >= self.state.rung_of(trial.proposal).epochs:
@@ -555,9 +557,9 @@ def _is_foreign(kind: str, named: Mapping[str, Any]) -> bool:
     return not ours or bool(files_named(named))
 
 
-def _is_whole(proposal: Proposal) -> TypeGuard[Measure]:
+def _is_whole(proposal: Proposal, ladder: Sequence[Rung]) -> TypeGuard[Measure]:
     """Return whether a proposal is a training from an initialisation to the last rung, or a look-up."""
-    return isinstance(proposal, Measure) and proposal.rung < 0 and proposal.weights is None
+    return isinstance(proposal, Measure) and is_last(proposal.rung, ladder) and proposal.weights is None
 
 
 # --- after the search ------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from nasforge.core.events import (
 )
 from nasforge.core.goals import Budget, Constraint, Objective
 from nasforge.core.history import History
-from nasforge.core.ladder import Rung
+from nasforge.core.ladder import Rung, is_last
 from nasforge.core.layout import JOURNAL
 from nasforge.core.pareto import front
 from nasforge.core.space import SearchSpace
@@ -386,7 +386,7 @@ class State:
         goals = self.budget.goals
         if not goals or not trial.comparable or trial.inherits or not isinstance(trial.proposal, Measure):
             return False
-        if trial.proposal.rung not in (-1, len(self.ladder) - 1):
+        if not is_last(trial.proposal.rung, self.ladder):
             return False
         metrics = trial.metrics
         return all(

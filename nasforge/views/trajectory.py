@@ -10,6 +10,7 @@ from typing import Any
 
 from nasforge.core.architecture import Architecture
 from nasforge.core.events import Event, Header, header_of
+from nasforge.core.ladder import Rung, is_last
 from nasforge.core.trial import Measure, TrainShared, Trial
 from nasforge.experiment.state import State
 from nasforge.views.results import retrained_alike, test_metric
@@ -149,16 +150,16 @@ def trajectory_of(state: State, header: Header, final: Final | None = None) -> T
         reach={axis: _reach(state, axis, charged[axis]) for axis in AXES},
         spent=state.spent,
         best=None if best is None or best.architecture is None else best.architecture.to_json(),
-        pieces=any(_is_piece(trial, len(state.ladder)) for trial in closed),
+        pieces=any(_is_piece(trial, state.ladder) for trial in closed),
         config=state.header.config,
         test_metric=test_metric(state),
     )
 
 
-def _is_piece(trial: Trial, rungs: int) -> bool:
+def _is_piece(trial: Trial, ladder: Sequence[Rung]) -> bool:
     """Return whether it ends below the last rung by its own proposal."""
     proposal = trial.proposal
-    return isinstance(proposal, Measure) and 0 <= proposal.rung < rungs - 1
+    return isinstance(proposal, Measure) and not is_last(proposal.rung, ladder)
 
 
 def _cumulative(closed: Sequence[Trial]) -> dict[str, list[float]]:
