@@ -78,22 +78,23 @@ def _moment(
     reports: Mapping[int, list[_Heard]],
     results: Mapping[int, Result],
 ) -> _Moment:
-    """Return the next event of a job."""
+    """Return the next event of a job, no earlier than its reports before: a failure may charge nothing."""
     heard = reports[job.number]
-    spent = (
-        heard[index][1].get("time/worker_s", 0.0) if index < len(heard) else results[job.number].charged.worker_seconds
-    )
+    spent = max((metrics.get("time/worker_s", 0.0) for _, metrics, _ in heard[: index + 1]), default=0.0)
+    if index == len(heard):
+        spent = max(spent, results[job.number].charged.worker_seconds)
     return starts[job.number] + spent, job.number, job, index
 
 
 def _clock(experiment: Experiment) -> tuple[float, dict[int, float]]:
     """Return the time that the journal has come to, and when each trial started."""
-    now, starts = 0.0, dict[int, float]()
+    now, starts, spent = 0.0, dict[int, float](), dict[int, float]()
     for event in experiment.journal.events:
         if isinstance(event, Started):
             starts.setdefault(event.number, now)
         elif isinstance(event, Reported):
-            now = starts[event.number] + event.metrics.get("time/worker_s", 0.0)
+            spent[event.number] = max(spent.get(event.number, 0.0), event.metrics.get("time/worker_s", 0.0))
+            now = starts[event.number] + spent[event.number]
         elif isinstance(event, Told) and event.number in starts:
             now = starts[event.number] + event.result.charged.worker_seconds
     return now, starts

@@ -8,10 +8,13 @@ import pytest
 from expecting import raises
 
 from nasforge.api.search import search
+from nasforge.core.about import About
 from nasforge.core.errors import ConfigError
 from nasforge.core.events import Started, Told
 from nasforge.core.layout import JOURNAL
+from nasforge.core.protocols import Report
 from nasforge.core.space import Choice, Decision, SearchSpace
+from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import State
 from nasforge.runners.simulated import run as simulate
@@ -94,6 +97,51 @@ def test_a_journal_cut_anywhere_goes_on_as_it_would_have(tmp_path: Path, table: 
         header = lines[0].replace(b'"experiment":"whole"', f'"experiment":"{name}"'.encode())
         (tmp_path / name / JOURNAL).write_bytes(header + b"".join(lines[1:cut]))
         assert asked(run(tmp_path, table, name, four())) == asked(whole), f"cut before line {cut + 1}"
+
+
+class Failing:
+    """Reports every ten virtual seconds; every third point fails after its reports, so the failure charges nothing."""
+
+    about = About(metrics=("val/accuracy",), instant=True)
+
+    def __call__(self, proposal: Proposal, report: Report) -> Result:
+        assert isinstance(proposal, Measure)
+        score = sum(int(value) for value in proposal.architecture.values.values())
+        for step in (1, 2, 3):
+            metrics = {"val/accuracy": score / 10, "time/worker_s": 10.0 * step + score}
+            report(step, metrics)
+        if score % 3 == 0:
+            raise ValueError("planted")
+        return Result("finished", metrics, steps_done=3, charged=Charge(metrics["time/worker_s"]))
+
+
+def failing(folder: Path, name: str) -> State:
+    config = resolve(
+        {"space": SPACE, "evaluator": f"{__name__}:Failing", "runner": four(3), "budget": {"trials": 20}, "name": name}
+        | {"strategy": {"name": "evolution", "population": 5}, "ladder": [{"epochs": 3}], "pruner": "none", "seed": 3}
+        | {"runs_dir": folder, "tracking_uri": "none"}
+    )
+    return search(config, made_evaluator=Failing(), say=lambda text: None)
+
+
+def test_a_failure_ends_no_earlier_than_its_reports(tmp_path: Path) -> None:
+    whole = failing(tmp_path, "whole")
+    assert whole.counts()["failed"] > 2
+    starts, now = {}, 0.0
+    for event in read_events(tmp_path / "whole"):
+        if isinstance(event, Started):
+            starts[event.number] = now
+        elif isinstance(event, Told):
+            ended = starts[event.number] + event.result.charged.worker_seconds
+            assert ended >= now
+            now = ended
+    lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
+    for cut in range(2, len(lines), 7):
+        name = f"cut{cut}"
+        (tmp_path / name).mkdir()
+        header = lines[0].replace(b'"experiment":"whole"', f'"experiment":"{name}"'.encode())
+        (tmp_path / name / JOURNAL).write_bytes(header + b"".join(lines[1:cut]))
+        assert asked(failing(tmp_path, name)) == asked(whole), f"cut before line {cut + 1}"
 
 
 def test_what_it_is_not_for(tmp_path: Path, table: str) -> None:
