@@ -22,6 +22,7 @@ from nasforge.models.resolution import SMALL, reference_layout
 DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
 CLOSE = 0.03
+"""Share by which the multiply-adds of a reference may differ from those of its network without a remark."""
 BUILDER = f"{__name__}:build"
 """Name of the builder in network folders."""
 
