@@ -108,16 +108,29 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
         )
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(groups[name] >= stages)
-    return [module for module in network.modules() if is_frozen(module)]
+    return frozen_modules(network)
 
 
-def is_frozen(module: nn.Module) -> bool:
-    """Return whether a module has direct weights, and neither they nor any below it learn.
+def frozen_modules(network: nn.Module) -> list[nn.Module]:
+    """Return the modules with direct weights of which neither they nor any below learn, and the BN layers among them.
 
-    A transformer has tokens of its own: where they alone are frozen, the network is not.
+    A transformer has tokens of its own: where they alone are frozen, the network is not. A BN layer without weights is
+    frozen where nothing learns in the innermost module with weights around it.
     """
-    has_weights = any(True for _ in module.parameters(recurse=False))
-    return has_weights and not any(parameter.requires_grad for parameter in module.parameters())
+    frozen: list[nn.Module] = []
+
+    def visit(module: nn.Module, learns: bool) -> None:
+        weights = list(module.parameters())
+        if weights:
+            learns = any(weight.requires_grad for weight in weights)
+        direct = any(True for _ in module.parameters(recurse=False))
+        if not learns and (direct or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            frozen.append(module)
+        for child in module.children():
+            visit(child, learns)
+
+    visit(network, True)
+    return frozen
 
 
 def set_dropout(network: nn.Module, rate: float) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from nasforge.core.recipe import Recipe
 from nasforge.data.split import Split
 from nasforge.training.augmentation import augmented
-from nasforge.training.depth import is_frozen
+from nasforge.training.depth import frozen_modules
 
 RECALIBRATION_BATCHES = 16
 RECALIBRATION_BATCH_SIZE = 128
@@ -45,10 +45,11 @@ def recalibrate(
         layout: memory format of the images on a GPU; a CPU takes them as they are.
     """
     device = torch.device(device)
+    frozen = set(frozen_modules(network))
     norms = [
         module
         for module in network.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not is_frozen(module)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module not in frozen
     ]
     if not norms:
         return

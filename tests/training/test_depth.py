@@ -18,6 +18,7 @@ from nasforge.supernet.network import build_supernet
 from nasforge.training.depth import freeze, layer_groups, layers_of, set_drop_path, set_dropout
 from nasforge.training.loop import train
 from nasforge.training.optimisation import optimizer_of, schedule_of
+from nasforge.training.recalibration import recalibrate
 from nasforge.training.scoring import Validation
 
 
@@ -159,6 +160,18 @@ def test_frozen_parts_keep_weights_and_statistics(average):
         key.partition(".")[0] for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])
     }
     assert changed == {"stage1", "norm", "classifier"}
+
+
+def test_batch_norm_without_weights_is_frozen_with_its_stage():
+    data = load_data(DataConfig("digits", images=150, validation=0.2))
+    stages = [nn.Sequential(nn.Conv2d(c, 4, 3), nn.BatchNorm2d(4, affine=False), nn.ReLU()) for c in (1, 4)]
+    net = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    recipe = Recipe(batch_size=40, learning_rate=0.1, frozen_stages=1, precision="fp32")
+    train(net, data.train, recipe, epochs=1, seed=0)
+    recalibrate(net, data.train, recipe)
+    changed = {key for key, tensor in net.state_dict().items() if not torch.equal(tensor, before[key])}
+    assert {key.partition(".")[0] for key in changed} == {"1", "4"} and "1.1.running_mean" in changed
 
 
 def test_a_parameter_of_the_network_itself_is_of_its_first_part():
