@@ -107,7 +107,8 @@ def freeze(network: nn.Module, stages: int) -> list[nn.Module]:
             key="train.frozen_stages",
         )
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(groups[name] >= stages)
+        if groups[name] < stages:  # what the builder has frozen stays so
+            parameter.requires_grad_(False)
     return frozen_modules(network)
 
 

@@ -185,6 +185,17 @@ def test_a_parameter_of_the_network_itself_is_of_its_first_part():
     ]
 
 
+def test_what_the_builder_has_frozen_stays_frozen():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    net[1].weight.requires_grad_(False)
+    freeze(net, 1)
+    assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == [
+        "1.bias",
+        "2.weight",
+        "2.bias",
+    ]
+
+
 def test_a_transformer_whose_tokens_are_frozen_trains_in_training_mode():
     net = timm.create_model("test_vit", num_classes=10)
     frozen = freeze(net, 2)
