@@ -212,15 +212,11 @@ def worker_threads(config: ExperimentConfig, proposal: Proposal) -> Iterator[Non
     if config.runner.name != "ray_tune":
         yield
         return
-    import torch
+    from nasforge.training.device import torch_threads
 
     cpus = asked_for(config.runner.options.get("resources")).get(kind_of(proposal), {}).get("cpu", 1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(cpus)))
-    try:
+    with torch_threads(max(1, int(cpus))):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def make_header(config: ExperimentConfig, about: About) -> Header:

@@ -139,11 +139,11 @@ class Averaged:
                 kind="unsupported",
                 key="evaluator",
             )
-        if self.training.threads:
-            torch.set_num_threads(self.training.threads)
         device = device_of(self.training.device)
         advice = "constrain the space or correct its builder"
-        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
+        return guarded(
+            lambda: self._measure(proposal, report, device, began), device, began, advice, threads=self.training.threads
+        )
 
     def _measure(self, proposal: Measure, report: Report, device: torch.device, began: float) -> Result:
         training = self.training
@@ -218,7 +218,7 @@ def cross_validation(
     Args:
         spec: the facts of the search; its ladder counts folds: 1, 2, ... `folds`. What its objectives need is measured.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
-        threads: torch threads per process; None: as they are.
+        threads: torch threads during a trial; None: as they are.
         time_limit_s: time limit of a trial in seconds, over all trainings and attempts; None: no limit.
         folds: number of folds.
         epochs: epochs of each training.
@@ -258,7 +258,7 @@ def repeated_seeds(
         spec: the facts of the search; its ladder counts repeats: 1, 2, ... `repeats`. What its objectives need is
             measured.
         device: `auto`, `cpu`, `cuda`, `cuda:1`...
-        threads: torch threads per process; None: as they are.
+        threads: torch threads during a trial; None: as they are.
         time_limit_s: time limit of a trial in seconds, over all trainings and attempts; None: no limit.
         repeats: trainings per network.
         epochs: epochs of each training.

@@ -22,6 +22,7 @@ from nasforge.training.device import (
     crowded_out,
     device_of,
     release_memory,
+    torch_threads,
 )
 from nasforge.training.failures import SMALLER, TrainingFailed, device_lost, is_out_of_memory, watching
 
@@ -47,15 +48,14 @@ def forward_ms(
         architecture: the point.
         data_config: of the images, whose shape and classes are used.
         device_name: `auto`, `cpu`, `cuda`...
-        threads: torch threads of this process; None: as they are.
+        threads: torch threads meanwhile; None: as they are.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    data = load_data(data_config)
-    network = build(space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
-    device = device_of(device_name)
-    with watching(device):
-        return latency_ms(network, data.shape, (1,), device)[1].median_ms
+    with torch_threads(threads):
+        data = load_data(data_config)
+        network = build(space, architecture, in_channels=data.shape[0], classes=len(data.class_names))
+        device = device_of(device_name)
+        with watching(device):
+            return latency_ms(network, data.shape, (1,), device)[1].median_ms
 
 
 OLDER_EVERY_S = 60.0
@@ -70,7 +70,13 @@ class _Older:
 
 
 def guarded(
-    work: Callable[[], Result], device: torch.device, began: float, build_advice: str, *, collect: bool = True
+    work: Callable[[], Result],
+    device: torch.device,
+    began: float,
+    build_advice: str,
+    *,
+    threads: int | None = None,
+    collect: bool = True,
 ) -> Result:
     """Return the result of `work`, or a failed one.
 
@@ -79,6 +85,7 @@ def guarded(
         device: what it computes on.
         began: `time.monotonic()` at the beginning of the job, for the charge of what fails outside the training loop.
         build_advice: what to do about a network that cannot be built.
+        threads: torch threads meanwhile; None: as they are.
         collect: collect garbage after the job: what `work` has made, and everything after a failure. False for work
             that leaves no garbage behind. Where memory of a GPU is left taken, and every `OLDER_EVERY_S`, everything is
             collected in any case.
@@ -88,7 +95,7 @@ def guarded(
     """
     failed, held = True, allocated_bytes(device)
     try:
-        with collecting_new_objects():
+        with torch_threads(threads), collecting_new_objects():
             result = work()
             release_memory(device, collect=collect, cached=share_of_card() < 1)
         failed = False

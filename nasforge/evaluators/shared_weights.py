@@ -63,7 +63,7 @@ class SharedWeights:
             spec: the facts of the search; its rungs are for measures without weights, and what its objectives need is
                 measured.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: torch threads per process; None: as they are.
+            threads: torch threads during a trial; None: as they are.
             time_limit_s: time limit of a trial in seconds, over all attempts; None: no limit.
             recalibration_batches: training batches for the batch statistics of a network on inherited weights.
             extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a
@@ -116,8 +116,6 @@ class SharedWeights:
         if isinstance(proposal, Measure) and (proposal.weights is None or proposal.weights.is_checkpoint):
             return self.training(proposal, report)
         began = time.monotonic()
-        if self.training.threads:
-            torch.set_num_threads(self.training.threads)
         device = device_of(self.training.device)
         advice = "fix what cannot be mixed with space.fixed"
 
@@ -126,7 +124,7 @@ class SharedWeights:
                 return self._train_shared(proposal, report, device, began)
             return self._measure_inherited(proposal, report, device, began)
 
-        return guarded(work, device, began, advice)
+        return guarded(work, device, began, advice, threads=self.training.threads)
 
     def _train_shared(self, proposal: TrainShared, report: Report, device: torch.device, began: float) -> Result:
         recipe = recipe_of(proposal.space, recipe_point(proposal.space), self.training.recipe)

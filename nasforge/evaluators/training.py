@@ -72,7 +72,7 @@ class Training:
         Args:
             spec: the facts of the search; what its objectives need is measured.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: torch threads per process; None: as they are.
+            threads: torch threads during a trial; None: as they are.
             time_limit_s: time limit of a trial in seconds, over all attempts; None: no limit.
             extra_metrics: further metrics: `val/roc_auc`, `val/recall_macro`, `val/recall_of_3` (the number of a
                 class).
@@ -264,12 +264,12 @@ class Training:
                 kind="unsupported",
                 key="evaluator",
             )
-        if self.threads:
-            torch.set_num_threads(self.threads)
         device = device_of(self.device)
 
         advice = "constrain the space or correct its builder"
-        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice)
+        return guarded(
+            lambda: self._measure(proposal, report, device, began), device, began, advice, threads=self.threads
+        )
 
     def _scoring(self) -> ZeroCost:
         """Make the evaluator for rungs of proxies."""

@@ -61,7 +61,7 @@ class ZeroCost:
             spec: the facts of the search. Where the ladder begins with a rung of proxies, those are measured, at every
                 rung. The recipe is unused, nothing is trained.
             device: `auto`, `cpu`, `cuda`, `cuda:1`...
-            threads: torch threads per process; None: as they are.
+            threads: torch threads during a trial; None: as they are.
             proxies: proxies to compute, registered names or `module:function`, with options in brackets
                 (`swap_regularised(params=500000)`); None: those in ladder and objectives, else all that need no option.
             images: images in the batch.
@@ -132,12 +132,17 @@ class ZeroCost:
                 kind="unsupported",
                 key="evaluator",
             )
-        if self.threads:
-            torch.set_num_threads(self.threads)
         device = device_of(self.device)
         advice = "constrain the space or correct its builder"
         # nothing here refers to itself in circles, and a score takes moments
-        return guarded(lambda: self._measure(proposal, report, device, began), device, began, advice, collect=False)
+        return guarded(
+            lambda: self._measure(proposal, report, device, began),
+            device,
+            began,
+            advice,
+            threads=self.threads,
+            collect=False,
+        )
 
     def _measure(self, proposal: Measure | Score, report: Report, device: torch.device, began: float) -> Result:
         batch, one = self._batch(device), isinstance(proposal, Measure)

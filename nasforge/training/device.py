@@ -261,6 +261,18 @@ def memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
 
 
 @contextmanager
+def torch_threads(count: int | None = None) -> Iterator[None]:
+    """Set the number of torch threads for the block, None: leave it, and restore it afterwards."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def without_tf32() -> Iterator[None]:
     """Let cuDNN's convolutions in fp32 keep all 24 bits; by default GPUs from Ampere on round their inputs to 11."""
     cudnn: Any = torch.backends.cudnn

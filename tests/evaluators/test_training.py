@@ -310,12 +310,20 @@ def test_what_no_training_heeds_is_said_before_the_search(name):
     assert "train.warmup_epochs is 1, no shorter than a training (epochs: 1)" in rising
 
 
-def test_threads_are_set_where_asked_for(tmp_path):
-    before = torch.get_num_threads()
+def test_threads_are_set_while_an_evaluator_works_and_restored(tmp_path):
+    class Counting(Told):
+        def __call__(self, step, metrics):
+            threads.append(torch.get_num_threads())
+            return super().__call__(step, metrics)
+
+    before, threads = torch.get_num_threads(), []
     try:
         torch.set_num_threads(2)
-        evaluator(threads=1)(Measure(POINT, rung=0), Told(tmp_path))
-        assert torch.get_num_threads() == 1
+        asked = evaluator(threads=1)
+        asked(Measure(POINT, rung=0), Counting(tmp_path))
+        assert threads == [1] and torch.get_num_threads() == 2
+        asked.latency_ms(POINT)
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

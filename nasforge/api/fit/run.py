@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nasforge.api.export import Exported
 from nasforge.api.fit.baselines import OnTest, measure_baselines
 from nasforge.api.fit.choice import choose_winner
@@ -25,7 +23,7 @@ from nasforge.api.fit.ship import answer_of, calibration_of, keep_best, ship, te
 from nasforge.api.fit.work import Work, phase
 from nasforge.core.layout import BEST, REPORT
 from nasforge.core.say import Say
-from nasforge.training.device import device_of
+from nasforge.training.device import device_of, torch_threads
 
 
 def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: Say) -> None:
@@ -41,11 +39,8 @@ def run(log: FitLog, request: Request, seconds: float, tracking_uri: str, say: S
     Raises:
         NasforgeError: a user's mistake, in words; a device that does not exist here is one before any work.
     """
-    threads = torch.get_num_threads()
-    try:
+    with torch_threads():
         _run(Work(log, request, seconds, tracking_uri, say), say)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _run(work: Work, say: Say) -> None:
