@@ -89,13 +89,7 @@ def rerun(
 def _rerun(folder: Path, number: int, data: str | Path | Mapping[str, str] | None) -> Repetition:
     state = load_state(folder)
     config = state.config.with_data_at(data)
-    trial = state.trials.get(number)
-    if trial is None:
-        raise JournalError(
-            f"{folder}: there is no trial {number}; they go from 0 to {len(state.trials) - 1}",
-            kind="unknown",
-            key="trial",
-        )
+    trial = state.trial(number)
     if trial.result is None:
         raise JournalError(
             f"{folder}: trial {number} is not closed yet, there is nothing to compare with", kind="empty", key="trial"

@@ -186,11 +186,7 @@ def _network_of(state: State, trial: int | None, architecture: Mapping[str, Valu
                 kind="empty",
             )
         return state.best.architecture
-    candidate = state.trials.get(trial)
-    if candidate is None:
-        raise JournalError(
-            f"'{name}' has no trial {trial}; they go from 0 to {len(state.trials) - 1}", kind="unknown", key="trial"
-        )
+    candidate = state.trial(trial)
     if candidate.architecture is None:
         raise JournalError(
             f"trial {trial} of '{name}' trained a supernet; name the trial of one network",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from nasforge.cli.output import Outcome, line, log, metric_text, table, trial_json
-from nasforge.core.errors import JournalError
 from nasforge.core.trial import Result, Score, Trial
 from nasforge.experiment.journal import search_name
 from nasforge.experiment.state import load_state
@@ -95,13 +94,7 @@ def show_trial(
 ) -> Outcome:
     """One trial, whole; its network drawn into the file `draw`, for `data` if they were moved."""
     state = load_state(folder)
-    trial = state.trials.get(number)
-    if trial is None:
-        raise JournalError(
-            f"'{search_name(folder)}' has no trial {number}; they go from 0 to {len(state.trials) - 1}",
-            kind="unknown",
-            key="trial",
-        )
+    trial = state.trial(number)
     content = trial_json(trial, tables.unit_of(state))
     line(f"Trial {number}: {status_text(trial.status, standing_of(folder, state))}", style="bold")
     if trial.architecture is not None:

@@ -35,7 +35,7 @@ from nasforge.core.layout import JOURNAL
 from nasforge.core.pareto import front
 from nasforge.core.space import SearchSpace
 from nasforge.core.trial import Charge, Measure, Result, Score, Step, TrainShared, Trial, made
-from nasforge.experiment.journal import corrupt, experiment_of, lines_of, without_collection
+from nasforge.experiment.journal import corrupt, experiment_of, lines_of, search_name, without_collection
 from nasforge.experiment.places import places_of
 
 if TYPE_CHECKING:
@@ -391,6 +391,21 @@ class State:
         metrics = trial.metrics
         return all(
             goal.oriented(metrics.get(goal.metric, math.nan)) >= goal.oriented(value) for goal, value in goals.items()
+        )
+
+    def trial(self, number: int) -> Trial:
+        """Return the trial of a number that a user gives.
+
+        Raises:
+            JournalError: there is none of that number, or no trial at all.
+        """
+        if number in self.trials:
+            return self.trials[number]
+        name = self.name if self.path is None else search_name(self.path.parent)
+        if not self.trials:
+            raise JournalError(f"'{name}' has no trials yet. Run the search first", kind="empty", key="trial")
+        raise JournalError(
+            f"'{name}' has no trial {number}; they go from 0 to {len(self.trials) - 1}", kind="unknown", key="trial"
         )
 
     def counts(self) -> dict[str, int]:

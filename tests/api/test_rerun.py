@@ -66,6 +66,10 @@ def test_there_must_be_such_a_trial(tmp_path):
     search(config_at(tmp_path, budget={"trials": 1}))
     with raises(JournalError, "unknown", "trial", 5):
         rerun(tmp_path / "runs/toy", 5)
+    journal = tmp_path / "runs/toy/journal.jsonl"
+    journal.write_text(journal.read_text().partition("\n")[0] + "\n")
+    with raises(JournalError, "empty", "trial", "toy"):
+        rerun(tmp_path / "runs/toy", 0)
 
 
 def test_the_device_is_named_of_evaluators_that_hand_trainings_on_too(monkeypatch):

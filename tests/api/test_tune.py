@@ -216,6 +216,11 @@ def test_mistakes_of_the_python_api(place):
     searched(place, name="none", budget={"trials": 1}, objectives=["max:val/nothing"])
     with raises(JournalError, "empty", None, "none"):
         nasforge.tune("runs/none")
+    (place / "runs/begun").mkdir()
+    header = (place / "runs/first/journal.jsonl").read_text().partition("\n")[0]
+    (place / "runs/begun/journal.jsonl").write_text(header + "\n")
+    with raises(JournalError, "empty", "trial", "begun"):
+        nasforge.tune("runs/begun", trial=0)
 
 
 def test_a_timm_model_alone_with_two_objectives(place):

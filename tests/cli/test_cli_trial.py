@@ -76,6 +76,13 @@ def test_the_search_of_a_fit_is_called_as_it_is_typed(log, fit_runs, capfd):
     assert code == 0 and ("Trial 0 of dk/search" in out or not log)
 
 
+def test_an_experiment_without_trials_is_said_to_have_none(fit_runs, capfd):
+    journal = fit_runs / "dk/search/journal.jsonl"
+    journal.write_text(journal.read_text().partition("\n")[0] + "\n")
+    code, _, err = nasforge_(capfd, "show", "dk/search", "--runs-dir", fit_runs, "--trial", 0)
+    assert code == 2 and "'dk/search' has no trials yet" in err
+
+
 def test_probabilities_are_rounded_as_people_round_them(tmp_path, monkeypatch, capfd):
     explanation = Explanation("a.jpg", None, "cat", 0.0625, "cat", "explained/a", "i.png", "h.png", False, ())
     monkeypatch.setattr("nasforge.api.explain.explain", lambda *arguments, **options: [explanation])
