@@ -21,8 +21,8 @@ from nasforge.models.resolution import SMALL, reference_layout
 
 DEPTHS = (1, 2, 3, 5, 7, 9)
 """Blocks per stage: ResNet-8, 14, 20, 32, 44, 56."""
-CLOSE = 0.03
-"""Share by which the multiply-adds of a reference may differ from those of its network without a remark."""
+CLOSE, FAR = 0.03, 0.25
+"""Shares by which a reference's multiply-adds differ from its network's: sought for `resnet`, and worth a remark."""
 BUILDER = f"{__name__}:build"
 """Name of the builder in network folders."""
 

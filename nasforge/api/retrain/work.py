@@ -30,7 +30,7 @@ from nasforge.models.costs import costs_of, on_meta
 from nasforge.models.ensemble import Ensemble as EnsembleNetwork
 from nasforge.models.ensemble import ensemble_space
 from nasforge.models.network import build, fresh
-from nasforge.models.reference import CLOSE
+from nasforge.models.reference import FAR
 from nasforge.models.textbook import Textbook
 from nasforge.settings.experiment import DataConfig, ExperimentConfig
 from nasforge.training.failures import TrainingFailed, as_training_failures
@@ -190,7 +190,7 @@ class Work:
         with typed():  # who names a reference agrees to the builder and the blocks of its space
             scaled = self._network(label, folder, space, Architecture({}), learning, chosen, "reference", asked)
         ratio = scaled.costs["cost/flops"] / flops
-        remark = f"{label} has {ratio:.3g} times the multiply-adds of {network.label}" if abs(ratio - 1) > CLOSE else ""
+        remark = f"{label} has {ratio:.3g} times the multiply-adds of {network.label}" if abs(ratio - 1) > FAR else ""
         if isinstance(reference, Textbook):
             remark = reference.remark(scaled.costs["cost/flops"], flops, network.label) or remark
         return replace(scaled, notes=(remark,) if remark else ())
