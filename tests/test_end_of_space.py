@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import at_rung
 import pytest
 from expecting import raises
 
@@ -24,7 +24,6 @@ from nasforge.core.trial import Charge, Measure, Proposal, Result
 from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import replay
 from nasforge.settings.experiment import resolve
-from nasforge.settings.spec import SearchSpec
 from nasforge.strategies.random import Random
 from nasforge.views.reader import Reader
 
@@ -120,23 +119,11 @@ def test_a_forecast_counts_no_more_trials_than_points(tmp_path: Path) -> None:
     assert forecast(config).trials == 6
 
 
-class AtRung(Random):
-    """Names a rung in each of its proposals."""
-
-    def __init__(self, spec: SearchSpec, *, rung: int) -> None:
-        super().__init__(spec)
-        self.rung = rung
-
-    def ask(self, number: int) -> Proposal | None:
-        proposal = super().ask(number)
-        return replace(proposal, rung=self.rung) if isinstance(proposal, Measure) else proposal
-
-
 @pytest.mark.parametrize(("ladder", "rung", "trials"), [((1,), 0, 6), ((1, 3), 1, 6), ((1, 3), -2, 9), ((1, 3), 0, 9)])
 def test_trials_of_the_last_rung_count_however_it_is_named(
     tmp_path: Path, ladder: tuple[int, ...], rung: int, trials: int
 ) -> None:
-    strategy = {"name": f"{__name__}:AtRung", "rung": rung}
+    strategy = {"name": at_rung.NAME, "rung": rung}
     rungs = {"ladder": [{"epochs": epochs} for epochs in ladder], "epochs": None}
     state, _ = run(tmp_path, SIX, Counting(), strategy=strategy, budget={"trials": 9}, **rungs)
     assert len(state.trials) == trials

@@ -66,7 +66,7 @@ def tracking_uri(uri: str | None, runs_dir: Path) -> str:
     return from_environment if without_secrets(from_environment) == full else full
 
 
-def admit_store(uri: str | None, runs_dir: Path, command: str = "--trust") -> None:
+def admit_store(uri: str | None, runs_dir: Path, option: str = "--trust") -> None:
     """Ask for consent to a store that a file names: a server gets results, and with them the user's credentials.
 
     The default store needs no consent, nor does the one that the environment variable names.
@@ -74,7 +74,7 @@ def admit_store(uri: str | None, runs_dir: Path, command: str = "--trust") -> No
     Args:
         uri: as a journal has it.
         runs_dir: of the experiment.
-        command: option by which the user can agree.
+        option: by which the user can agree.
 
     Raises:
         TrustError: the URI comes from a file, and the user has not agreed to it.
@@ -85,8 +85,8 @@ def admit_store(uri: str | None, runs_dir: Path, command: str = "--trust") -> No
     if shown in (sqlite_uri(runs_dir.absolute() / DATABASE), without_secrets(os.environ.get(VARIABLE, ""))):
         return
     refusal = (
-        f"the journal in {runs_dir} sends its results to {shown}, and you have not agreed to that on this machine. If "
-        f"you know that store, add {command} to the command"
+        f"a file in {runs_dir} sends results to {shown}, and you have not agreed to that on this machine. If you know "
+        f"that store, add {option} to the command"
     )
     trust.admit_place(f"MLflow at {shown}", f"tracking_uri '{shown}'", refusal)
 

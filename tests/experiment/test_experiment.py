@@ -5,10 +5,10 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import at_rung
 import pytest
 from expecting import raises
 
@@ -34,8 +34,6 @@ from nasforge.experiment.journal import read_events
 from nasforge.experiment.state import load_state
 from nasforge.runners.local import run
 from nasforge.runners.work import perform
-from nasforge.settings.spec import SearchSpec
-from nasforge.strategies.random import Random
 from nasforge.testing.toys import Planted, toy_config, toy_experiment
 
 
@@ -338,21 +336,9 @@ def test_pruned_trials_are_closed_with_their_last_report(tmp_path: Path) -> None
             assert trial.result.charged == Charge(0.01, 100.0)
 
 
-class Lower(Random):
-    """Proposes for the lowest of three rungs."""
-
-    def __init__(self, spec: SearchSpec, *, rung: int) -> None:
-        super().__init__(spec)
-        self.rung = rung
-
-    def ask(self, number: int) -> Proposal | None:
-        proposal = super().ask(number)
-        return replace(proposal, rung=self.rung) if isinstance(proposal, Measure) else proposal
-
-
 @pytest.mark.parametrize("rung", [0, -3])
 def test_a_trial_of_a_named_rung_is_judged_by_its_strategy(tmp_path: Path, rung: int) -> None:
-    strategy = {"name": f"{__name__}:Lower", "rung": rung}
+    strategy = {"name": at_rung.NAME, "rung": rung}
     ladder = [{"epochs": epochs} for epochs in (2, 3, 9)]
     config = toy_config(tmp_path, strategy=strategy, ladder=ladder, budget={"trials": 4})
     with toy_experiment(config, pruner=PruneAfterFirst()) as experiment:

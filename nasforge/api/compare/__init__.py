@@ -113,7 +113,7 @@ def compare(
     place = whole_path(runs_dir)
     uri = chosen_uri(tracking_uri)
     with from_user(say):
-        admit_store(uri, Path(runs_dir))
+        admit_store(uri, place)
     failed: dict[str, str] = {}
     notes: list[str] = []
     if strategies is not None:
